@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * QEMU's image locks: OFD byte-range locks on the image, so that QEMU's
+ * programs and we exclude each other.  Byte 100+n: permission n is used;
+ * byte 200+n: permission n is not shared with others.  (QEMU: file-posix.c)
+ */
+#ifndef BLK_IO_LOCK_H
+#define BLK_IO_LOCK_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/**
+ * blk_lock_image - take the locks of a reader or of a writer
+ * @fd: the open file; the locks live as long as this open file description
+ *      does (also in the kernel's hands, DM_QCOW_CMD_HOLD_FILE)
+ * @path: for the message
+ * @writable: a writer uses consistent-read, write and resize and shares only
+ *            consistent-read (as QEMU's qcow2 over file does for a guest's
+ *            disk: nobody else may write or resize); a reader uses
+ *            consistent-read and shares everything but write and resize
+ *
+ * Return: 0; -EBUSY with class BUSY and a message that names the holder's pid
+ * and command (from /proc/locks, /proc/<pid>/fd) where they can be found, and
+ * nothing stays locked.
+ */
+int blk_lock_image(int fd, const char *path, bool writable,
+		   struct blk_error *e);
+void blk_unlock_image(int fd);
+
+#endif

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * blkctl create: an image becomes a device.
+ *
+ * Two steps at the daemon, a node and its export; if the second fails the
+ * first is undone.  Prints the path of the device and nothing else.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "client.h"
+#include "device.h"
+#include "module.h"
+#include "out.h"
+
+struct create_args {
+	const char *name;
+	const char *image;
+	const char *format;
+	bool read_only;
+	struct opt_number no_space_timeout;
+};
+
+#define ARG(field) .offset = offsetof(struct create_args, field)
+
+static const struct opt create_opts[] = {
+	{ OPT_ARG, 0, "NAME", NULL, "name of the device in " DEVICE_DIR,
+	  ARG(name) },
+	{ OPT_ARG, 0, "IMAGE", NULL, "file or block device with the image",
+	  .complete = OPT_COMPLETE_FILE, ARG(image) },
+	{ OPT_FLAG, 'r', "read-only", NULL, "never write to the image",
+	  ARG(read_only) },
+	{ OPT_STRING, 'f', "format", "FORMAT", "format of the image",
+	  .words = "qcow2", ARG(format) },
+	{ OPT_NUMBER, 0, "no-space-timeout", "SEC",
+	  "how long writes wait when the host is full", .max = 86400,
+	  ARG(no_space_timeout) },
+	{}
+};
+
+/* What the daemon is to open, seen from any working directory. */
+static int resolve_image(const char *image, char **path, const char **driver,
+			 struct blk_error *e)
+{
+	struct stat st;
+
+	*path = realpath(image, NULL);
+	if (!*path || stat(*path, &st))
+		return blk_error_set(e, errno == ENOENT ? BLK_ERR_NOT_FOUND
+							: BLK_ERR_FAILED,
+				     errno, "cannot open '%s': %s", image,
+				     strerror(errno));
+	if (S_ISREG(st.st_mode))
+		*driver = "file";
+	else if (S_ISBLK(st.st_mode))
+		*driver = "host_device";
+	else
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				     "'%s' is neither a file nor a block device",
+				     image);
+	return 0;
+}
+
+static int check_name(struct client *c, const char *name, char *node,
+		      struct blk_error *e)
+{
+	json_auto_t *dev = NULL, *nodes = NULL;
+	const char *image;
+	int rc;
+
+	rc = device_find(c, name, &dev, e);
+	if (!rc) {
+		image = json_string_value(json_object_get(dev, "image"));
+		blk_error_set(e, BLK_ERR_BUSY, EEXIST,
+			      "device '%s' exists already, for image '%s'",
+			      name, image ? image : "?");
+		return -EEXIST;
+	}
+	if (rc != -ENOENT)
+		return rc;
+	*e = (struct blk_error){ 0 };
+	rc = device_nodes(c, &nodes, e);
+	if (rc)
+		return rc;
+	device_node_name(name, node);
+	if (device_node(nodes, node))
+		return blk_error_set(e, BLK_ERR_BUSY, EEXIST,
+				     "the daemon has a node '%s' already, made by somebody else",
+				     node);
+	return 0;
+}
+
+static int add_node(struct client *c, const struct create_args *a,
+		    const char *node, const char *driver, const char *path,
+		    struct blk_error *e)
+{
+	json_t *args = json_pack("{s:s, s:s, s:b, s:{s:s, s:s}}",
+				 "driver", a->format ? a->format : "qcow2",
+				 "node-name", node,
+				 "read-only", (int)a->read_only,
+				 "file", "driver", driver, "filename", path);
+
+	return client_call(c, "blockdev-add", args, NULL, e);
+}
+
+static int add_export(struct client *c, const struct create_args *a,
+		      const char *node, struct blk_error *e)
+{
+	json_t *args = json_pack("{s:s, s:s, s:s, s:s, s:b}",
+				 "type", "device-mapper", "id", node,
+				 "node-name", node, "name", a->name,
+				 "writable", (int)!a->read_only);
+
+	if (a->no_space_timeout.set)
+		json_object_set_new(args, "no-space-timeout",
+				    json_integer(a->no_space_timeout.value));
+	return client_call(c, "block-export-add", args, NULL, e);
+}
+
+static int create(struct client *c, const struct create_args *a,
+		  const char *driver, const char *path, struct blk_error *e)
+{
+	char node[DEVICE_NODE_MAX + 1];
+	int rc;
+
+	rc = check_name(c, a->name, node, e);
+	if (!rc)
+		rc = add_node(c, a, node, driver, path, e);
+	if (rc)
+		return rc;
+	rc = add_export(c, a, node, e);
+	if (rc)
+		client_call(c, "blockdev-del",
+			    json_pack("{s:s}", "node-name", node), NULL, NULL);
+	return rc;
+}
+
+static void print_device(struct cli *cli, const struct create_args *a,
+			 const char *path)
+{
+	if (!cli->json) {
+		printf(DEVICE_DIR "%s\n", a->name);
+		return;
+	}
+	out_document(cli, "device",
+		     json_pack("{s:s, s:o, s:s, s:b}", "name", a->name,
+			       "path", json_sprintf(DEVICE_DIR "%s", a->name),
+			       "image", path, "writable", (int)!a->read_only));
+}
+
+static int run(struct cli *cli, const void *args, struct blk_error *e)
+{
+	const struct create_args *a = args;
+	client_auto_t *c = NULL;
+	const char *driver = NULL;
+	char *path = NULL;
+	int rc;
+
+	rc = resolve_image(a->image, &path, &driver, e);
+	if (!rc)
+		rc = client_open(cli->socket, &c, e);
+	if (!rc)
+		rc = module_load(e);
+	if (!rc)
+		rc = create(c, a, driver, path, e);
+	if (!rc)
+		print_device(cli, a, path);
+	free(path);
+	return rc;
+}
+
+const struct verb verb_create = {
+	.name = "create",
+	.summary = "make a device of an image",
+	.opts = create_opts,
+	.args_size = sizeof(struct create_args),
+	.run = run,
+};

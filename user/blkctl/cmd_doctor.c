@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * blkctl doctor: looks at everything that "create" needs and says what is
+ * missing and what to do about it.  Changes nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "module.h"
+#include "out.h"
+
+/**
+ * struct finding - the result of one check
+ * @ok: nothing to do
+ * @text: what was seen
+ * @hint: what to do, "" when @ok
+ */
+struct finding {
+	bool ok;
+	char text[256];
+	const char *hint;
+};
+
+static void check_module(struct cli *cli, struct finding *f)
+{
+	char version[64] = "";
+	struct utsname u;
+
+	uname(&u);
+	module_read_line("/sys/module/dm_qcow/version", version,
+			 sizeof(version));
+	if (module_loaded()) {
+		f->ok = !*version || !strcmp(version, BLKCTL_VERSION);
+		snprintf(f->text, sizeof(f->text),
+			 "%s %s is loaded, these programs are " BLKCTL_VERSION,
+			 MODULE_NAME, *version ? version : "(no version)");
+		f->hint = "remove all devices, then: modprobe -r " MODULE_NAME
+			  " && modprobe " MODULE_NAME;
+		return;
+	}
+	f->ok = module_installed();
+	snprintf(f->text, sizeof(f->text), "%s is %s for kernel %s",
+		 MODULE_NAME, f->ok ? "installed, not loaded yet,"
+				    : "not installed", u.release);
+	f->hint = "make dkms, or: make install";
+}
+
+static void check_signature(struct cli *cli, struct finding *f)
+{
+	char line[128];
+	bool enforced, locked;
+
+	enforced = module_read_line("/sys/module/module/parameters/sig_enforce",
+				    line, sizeof(line)) && *line == 'Y';
+	locked = module_read_line("/sys/kernel/security/lockdown", line,
+				  sizeof(line)) && !strstr(line, "[none]");
+	f->ok = module_loaded() || !(enforced || locked);
+	snprintf(f->text, sizeof(f->text), "the kernel %s",
+		 enforced || locked ? "accepts only signed modules (Secure Boot)"
+				    : "accepts modules without a signature");
+	f->hint = "sign the module: mokutil --import /var/lib/dkms/mok.pub, and reboot";
+}
+
+static void check_daemon(struct cli *cli, struct finding *f)
+{
+	client_auto_t *c = NULL;
+	json_auto_t *ret = NULL;
+	struct blk_error e = { 0 };
+	const char *v = "?";
+
+	f->hint = "systemctl start blkctld";
+	f->ok = !client_open(cli->socket, &c, &e) &&
+		!client_call(c, "query-version", NULL, &ret, &e);
+	if (!f->ok) {
+		snprintf(f->text, sizeof(f->text), "%.255s", e.msg);
+		return;
+	}
+	json_unpack(ret, "{s?s}", "package", &v);
+	snprintf(f->text, sizeof(f->text), "blkctld %s answers at %s", v,
+		 cli->socket);
+}
+
+static void check_root(struct cli *cli, struct finding *f)
+{
+	f->ok = !geteuid();
+	snprintf(f->text, sizeof(f->text), "%s",
+		 f->ok ? "this is root" : "this is not root");
+	f->hint = "sudo blkctl doctor";
+}
+
+static void check_udev(struct cli *cli, struct finding *f)
+{
+	f->ok = !access("/run/udev/control", F_OK);
+	snprintf(f->text, sizeof(f->text), "udev %s",
+		 f->ok ? "is running" : "is not running");
+	f->hint = "without udev there are no links such as /dev/disk/by-uuid";
+}
+
+static const struct check {
+	const char *name;
+	void (*run)(struct cli *cli, struct finding *f);
+} checks[] = {
+	{ "root", check_root },
+	{ "module", check_module },
+	{ "signature", check_signature },
+	{ "daemon", check_daemon },
+	{ "udev", check_udev },
+};
+
+static void print_finding(const char *name, const struct finding *f)
+{
+	printf("%-10s %-4s %s\n", name, f->ok ? "ok" : "BAD", f->text);
+	if (!f->ok)
+		printf("%-10s hint: %s\n", "", f->hint);
+}
+
+static int run(struct cli *cli, const void *args, struct blk_error *e)
+{
+	json_t *all = json_array();
+	unsigned int bad = 0;
+	size_t i;
+
+	for (i = 0; i < sizeof(checks) / sizeof(*checks); i++) {
+		struct finding f = { .hint = "" };
+
+		checks[i].run(cli, &f);
+		bad += !f.ok;
+		json_array_append_new(all,
+			json_pack("{s:s, s:b, s:s, s:s}", "check",
+				  checks[i].name, "ok", (int)f.ok, "text",
+				  f.text, "hint", f.ok ? "" : f.hint));
+		if (!cli->json)
+			print_finding(checks[i].name, &f);
+	}
+	if (cli->json)
+		out_document(cli, "checks", json_incref(all));
+	json_decref(all);
+	cli->exit_code = bad ? blk_error_exit(BLK_ERR_UNAVAILABLE) : 0;
+	return 0;
+}
+
+static const struct opt doctor_opts[] = { {} };
+
+const struct verb verb_doctor = {
+	.name = "doctor",
+	.summary = "look for what is missing or does not fit",
+	.opts = doctor_opts,
+	.run = run,
+};

@@ -24,7 +24,17 @@
  * @block: bytes of a file system block (regular files) or of the physical
  *         block (devices)
  * @path: absolute, symlinks resolved; owned
+ * @hook: tests only: sees every change before it is made; a negative result
+ *        is returned in place of making it
  */
+enum blk_file_op {
+	BLK_FILE_OP_WRITE,	/* data: what is written */
+	BLK_FILE_OP_ZERO,
+	BLK_FILE_OP_DISCARD,
+	BLK_FILE_OP_TRUNCATE,	/* off: the new size */
+	BLK_FILE_OP_FLUSH,
+};
+
 struct blk_file {
 	int fd;
 	bool writable;
@@ -33,6 +43,9 @@ struct blk_file {
 	size_t align;
 	size_t block;
 	char *path;
+	int (*hook)(void *opaque, enum blk_file_op op, uint64_t off,
+		    uint64_t len, const void *data);
+	void *hook_opaque;
 };
 
 #define BLK_FILE_WRITE		(1U << 0)

@@ -16,10 +16,9 @@
  * @fd: the open file; the locks live as long as this open file description
  *      does (also in the kernel's hands, DM_QCOW_CMD_HOLD_FILE)
  * @path: for the message
- * @writable: a writer uses consistent-read, write and resize and shares only
- *            consistent-read (as QEMU's qcow2 over file does for a guest's
- *            disk: nobody else may write or resize); a reader uses
- *            consistent-read and shares everything but write and resize
+ * @writable: a writer uses consistent-read, write and resize, a reader only
+ *            consistent-read; both share everything but write and resize (as
+ *            QEMU's qcow2 over file does: bytes 100, 101, 103, 201, 203)
  *
  * Return: 0; -EBUSY with class BUSY and a message that names the holder's pid
  * and command (from /proc/locks, /proc/<pid>/fd) where they can be found, and

@@ -2,8 +2,11 @@
 /*
  * The graph of named nodes that blockdev-add builds.  A protocol node ("file",
  * "host_device") has an open blk_file; a format node ("qcow2") has one child,
- * "file", and an open image.  Single-threaded: only the owner of the graph (the
- * daemon's main thread) calls these.
+ * "file", and an open image.
+ *
+ * Only the owner of the graph (the daemon's main thread) calls these, but for
+ * blk_node_open() and blk_node_close(), which block and may run elsewhere: the
+ * node is OPENING or CLOSING meanwhile, its name is taken, and nobody can use it.
  */
 #ifndef BLK_GRAPH_NODE_H
 #define BLK_GRAPH_NODE_H
@@ -20,49 +23,117 @@
 #define BLK_NODE_NAME_MAX 31
 
 struct blk_graph;
+struct blk_driver;
+
+enum blk_node_state {
+	BLK_NODE_OPENING,
+	BLK_NODE_READY,
+	BLK_NODE_CLOSING,
+};
+
+/**
+ * struct blk_node_options - what blockdev-add asked for
+ * @filename: as given; NULL for format nodes
+ * @auto_read_only: fall back to read-only where writing is not permitted
+ * @no_backing: "backing": null
+ * @lazy_refcounts: -1 not given, else what was given
+ */
+struct blk_node_options {
+	char *filename;
+	bool auto_read_only;
+	bool no_backing;
+	int lazy_refcounts;
+};
 
 /**
  * struct blk_node - one node; fields are read-only for users
  * @implicit: made inline as a child of another node; dies with it
  * @parents: nodes that use it as a child
- * @users: exports and jobs that use it
+ * @users: exports and jobs that use it; the user counts
+ * @writers: how many of the users write; the user counts
+ * @file: protocol nodes; NULL if it was lost
+ * @image: qcow2 nodes; NULL if it was lost
+ * @borrowed: @file (of the child) and @image belong to an adopted attachment
  */
 struct blk_node {
 	char name[BLK_NODE_NAME_MAX + 1];
-	const char *driver;
+	const struct blk_driver *drv;
+	enum blk_node_state state;
 	bool read_only;
 	bool implicit;
+	bool borrowed;
 	unsigned int parents;
 	unsigned int users;
+	unsigned int writers;
 	struct blk_node *child;
-	struct blk_file *file;		/* protocol nodes */
-	struct blk_qcow2 *image;	/* qcow2 nodes */
+	struct blk_file *file;
+	struct blk_qcow2 *image;
+	struct blk_node_options opts;
 	struct blk_node *next;
 };
 
 struct blk_graph *blk_graph_new(void);
+/*
+ * Closes everything without unlocking: what the kernel holds stays locked.
+ * Nothing may be borrowed, in use, opening or closing.
+ */
 void blk_graph_free(struct blk_graph *g);
 
 /**
- * blk_node_add - blockdev-add
+ * blk_node_add_begin - first part of blockdev-add: names and references
  * @options: the arguments of QMP's blockdev-add, already checked against the
  *           schema; borrowed
- * Opens the file, takes QEMU's image locks, validates the image.  On failure
- * nothing is left behind.
+ * Then blk_node_open(), then blk_node_add_end().
  */
+int blk_node_add_begin(struct blk_graph *g, const json_t *options,
+		       struct blk_node **out, struct blk_error *e);
+/*
+ * Opens the file, takes QEMU's image locks, validates the image.  Blocks; any
+ * thread.  On failure nothing stays open.
+ */
+int blk_node_open(struct blk_node *n, struct blk_error *e);
+/* @opened: blk_node_open() returned 0; else the node is removed and freed. */
+void blk_node_add_end(struct blk_graph *g, struct blk_node *n, bool opened);
+
+/* All three at once. */
 int blk_node_add(struct blk_graph *g, const json_t *options,
 		 struct blk_node **out, struct blk_error *e);
+
+/*
+ * blockdev-del: begin (class BUSY while it has parents or users), close
+ * (blocks; any thread), end.
+ */
+int blk_node_del_begin(struct blk_graph *g, const char *name,
+		       struct blk_node **out, struct blk_error *e);
+void blk_node_close(struct blk_node *n);
+void blk_node_del_end(struct blk_graph *g, struct blk_node *n);
+int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e);
+
 /*
  * An adopted device's image: a qcow2 node @name over a "file"/"host_device"
- * node, both around objects that stay the attachment's.
+ * node, both around objects that stay the attachment's (borrowed).  A name that is
+ * NULL, not valid or taken is replaced by a generated one.
  */
 int blk_node_add_adopted(struct blk_graph *g, const char *name,
-			 const char *file_name, struct blk_file *file,
-			 struct blk_qcow2 *image, bool read_only,
-			 struct blk_node **out, struct blk_error *e);
-/* blockdev-del; class BUSY while it has parents or users */
-int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e);
+			 const char *file_name, bool file_implicit,
+			 struct blk_file *file, struct blk_qcow2 *image,
+			 bool read_only, struct blk_node **out,
+			 struct blk_error *e);
+/*
+ * The attachment that lent its objects is gone: own ones, or NULL, replace
+ * them.
+ */
+void blk_node_own(struct blk_node *n, struct blk_file *file,
+		  struct blk_qcow2 *image);
+
+/* In any state. */
 struct blk_node *blk_node_find(struct blk_graph *g, const char *name);
 struct blk_node *blk_graph_first(struct blk_graph *g);	/* then ->next */
+
+const char *blk_node_driver(const struct blk_node *n);
+/* As given, or the file's path: never NULL */
+const char *blk_node_filename(const struct blk_node *n);
+/* QEMU's rule for ids: a letter, then letters, digits, '-', '.', '_' */
+bool blk_id_wellformed(const char *id);
 
 #endif

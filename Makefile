@@ -207,8 +207,9 @@ clean:
 	build-user build-unit-build build-fuzz-build install install-module \
 	install-user dkms check lint demo bench clean
 
-# V=1 shows the commands, otherwise one short line each.
-say = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $@;)
+# V=1 shows the commands, make -s nothing, otherwise one short line each.
+silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
+say = $(if $(V),,@$(if $(silent),,printf '  %-4s %s\n' $(1) $@;))
 
 -include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c))
 -include $(addsuffix .d,$(units) $(fuzzers))

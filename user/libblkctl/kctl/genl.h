@@ -53,6 +53,8 @@ void blk_genl_close(struct blk_genl *g);
  * there; -ENOBUFS means events were lost: look at every device.
  */
 int blk_genl_events_open(struct blk_genl **out, struct blk_error *e);
+/* From now on only @dev's events wake this socket (best effort). */
+void blk_genl_events_only(struct blk_genl *g, uint64_t dev);
 int blk_genl_fd(const struct blk_genl *g);
 int blk_genl_events_read(struct blk_genl *g,
 			 void (*cb)(void *opaque, uint64_t dev, uint32_t events),

@@ -64,33 +64,23 @@ static int resolve_image(const char *image, char **path, const char **driver,
 	return 0;
 }
 
-static int check_name(struct client *c, const char *name, char *node,
-		      struct blk_error *e)
+static int check_name(struct client *c, const char *name, struct blk_error *e)
 {
-	json_auto_t *dev = NULL, *nodes = NULL;
-	const char *image;
+	json_auto_t *dev = NULL;
+	const char *image = NULL;
 	int rc;
 
 	rc = device_find(c, name, &dev, e);
-	if (!rc) {
-		image = json_string_value(json_object_get(dev, "image"));
-		blk_error_set(e, BLK_ERR_BUSY, EEXIST,
-			      "device '%s' exists already, for image '%s'",
-			      name, image ? image : "?");
-		return -EEXIST;
+	if (rc == -ENOENT) {
+		*e = (struct blk_error){ 0 };
+		return 0;
 	}
-	if (rc != -ENOENT)
-		return rc;
-	*e = (struct blk_error){ 0 };
-	rc = device_nodes(c, &nodes, e);
 	if (rc)
 		return rc;
-	device_node_name(name, node);
-	if (device_node(nodes, node))
-		return blk_error_set(e, BLK_ERR_BUSY, EEXIST,
-				     "the daemon has a node '%s' already, made by somebody else",
-				     node);
-	return 0;
+	json_unpack(dev, "{s?{s?s}}", "image", "filename", &image);
+	return blk_error_set(e, BLK_ERR_BUSY, EEXIST,
+			     "device '%s' exists already, for image '%s'",
+			     name, image ? image : "?");
 }
 
 static int add_node(struct client *c, const struct create_args *a,
@@ -126,7 +116,8 @@ static int create(struct client *c, const struct create_args *a,
 	char node[DEVICE_NODE_MAX + 1];
 	int rc;
 
-	rc = check_name(c, a->name, node, e);
+	device_node_name(a->name, node);
+	rc = check_name(c, a->name, e);
 	if (!rc)
 		rc = add_node(c, a, node, driver, path, e);
 	if (rc)

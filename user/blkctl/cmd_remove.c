@@ -56,11 +56,12 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 		rc = device_find(c, a->name, &dev, e);
 	if (rc)
 		return rc;
-	if (json_unpack_ex(dev, NULL, 0, "{s:s, s:s}", "id", &id,
-			   "node-name", &node))
-		return blk_error_set(e, BLK_ERR_FAILED, EPROTO,
-				     "blkctld does not say what '%s' is made of",
-				     a->name);
+	if (json_unpack(dev, "{s:s, s:s}", "id", &id, "node-name", &node)) {
+		blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+			      "blkctld does not manage device '%s'", a->name);
+		blk_error_hint(e, "restart blkctld to adopt it");
+		return -EINVAL;
+	}
 	rc = delete_export(c, id, e);
 	if (rc)
 		return rc;

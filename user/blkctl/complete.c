@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "client.h"
-#include "device.h"
 #include "out.h"
 
 #define MISTAKES_MAX 2

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The model: joins what the daemon says of devices and of nodes.
+ * The devices of the daemon, and what is wrong with them.
  *
- * Owns the names that blkctl gives to nodes.  Prints nothing.
+ * Owns the names that blkctl gives to nodes.  Asks the daemon for everything
+ * else; prints nothing but warnings.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -12,53 +13,9 @@
 
 #include "device.h"
 
-int device_nodes(struct client *c, json_t **out, struct blk_error *e)
-{
-	return client_call(c, "query-named-block-nodes", NULL, out, e);
-}
-
-const json_t *device_node(const json_t *nodes, const char *name)
-{
-	const json_t *n, *v;
-	size_t i;
-
-	json_array_foreach(nodes, i, n) {
-		v = json_object_get(n, "node-name");
-		if (v && !strcmp(json_string_value(v), name))
-			return n;
-	}
-	return NULL;
-}
-
-/* Adds what the user calls the device and the image. */
-static void add_names(json_t *dev, const json_t *nodes)
-{
-	const char *name = "", *node = "";
-	const json_t *n;
-
-	json_unpack(dev, "{s?s, s?s}", "name", &name, "node-name", &node);
-	json_object_set_new(dev, "path",
-			    json_sprintf(DEVICE_DIR "%s", name));
-	n = device_node(nodes, node);
-	json_object_set(dev, "image", json_object_get(n, "file"));
-	json_object_set(dev, "format", json_object_get(n, "drv"));
-}
-
 int device_list(struct client *c, json_t **out, struct blk_error *e)
 {
-	json_auto_t *nodes = NULL;
-	json_t *dev;
-	size_t i;
-	int rc;
-
-	rc = device_nodes(c, &nodes, e);
-	if (!rc)
-		rc = client_call(c, "query-device-mapper", NULL, out, e);
-	if (rc)
-		return rc;
-	json_array_foreach(*out, i, dev)
-		add_names(dev, nodes);
-	return 0;
+	return client_call(c, "query-device-mapper", NULL, out, e);
 }
 
 int device_find(struct client *c, const char *name, json_t **out,
@@ -86,20 +43,37 @@ int device_find(struct client *c, const char *name, json_t **out,
 	return -ENOENT;
 }
 
+static void warn_one(struct cli *cli, json_t *dev)
+{
+	int writable = 0, managed = 1, full = 0, corrupt = 0, err = 0;
+	const char *name = "", *mode = "";
+
+	json_unpack(dev, "{s?s, s?s, s?b, s?b, s?b, s?b, s?i}", "name", &name,
+		    "mode", &mode, "writable", &writable, "managed", &managed,
+		    "host-full", &full, "corrupt", &corrupt, "errno", &err);
+	if (!managed)
+		out_warn(cli, "device '%s' is not managed by this daemon",
+			 name);
+	if (corrupt)
+		out_warn(cli, "device '%s': its image has bad metadata, see qemu-img check",
+			 name);
+	if (full)
+		out_warn(cli, "device '%s': the host has no space left", name);
+	if (writable && !strcmp(mode, "ro"))
+		out_warn(cli, "device '%s' has become read-only: %s", name,
+			 err ? strerror(err) : "its mapping cannot be written");
+	else if (!strcmp(mode, "fail"))
+		out_warn(cli, "device '%s' has failed: %s", name,
+			 err ? strerror(err) : "its image cannot be used");
+}
+
 void device_warn(struct cli *cli, const json_t *devices)
 {
-	const json_t *dev;
+	json_t *dev;
 	size_t i;
 
-	json_array_foreach(devices, i, dev) {
-		const char *name = "", *mode = "";
-		int writable = 0;
-
-		json_unpack((json_t *)dev, "{s?s, s?s, s?b}", "name", &name,
-			    "mode", &mode, "writable", &writable);
-		if (writable && strcmp(mode, "rw"))
-			out_warn(cli, "device '%s' is in mode %s", name, mode);
-	}
+	json_array_foreach(devices, i, dev)
+		warn_one(cli, dev);
 }
 
 /* QEMU's rule for ids: a letter, then letters, digits and "-._" */

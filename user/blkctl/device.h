@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The model behind list, show and remove: one JSON object for each device.
+ * The model behind list, show and remove: one JSON object for each device, as
+ * query-device-mapper returns it.
  */
 #ifndef BLKCTL_DEVICE_H
 #define BLKCTL_DEVICE_H
@@ -11,23 +12,15 @@
 #include "out.h"
 
 #define DEVICE_DIR "/dev/mapper/"
-#define DEVICE_NODE_MAX 31
+#define DEVICE_NODE_MAX 31	/* QEMU's limit for node names */
 
-/**
- * device_list - all devices of the daemon
- * @out: new reference: array of what query-device-mapper returns, and in each
- *       object "path" (of the device), "image" (file name) and "format"
- */
+/* New reference to the array of all devices. */
 int device_list(struct client *c, json_t **out, struct blk_error *e);
-/* One of them; class NOT_FOUND. */
+/* New reference to one of them; class NOT_FOUND. */
 int device_find(struct client *c, const char *name, json_t **out,
 		struct blk_error *e);
-/* Warns of each device that is not in the mode it was attached in. */
+/* Warns of everything that is wrong with the devices. */
 void device_warn(struct cli *cli, const json_t *devices);
-/* The daemon's named nodes: query-named-block-nodes. */
-int device_nodes(struct client *c, json_t **out, struct blk_error *e);
-/* The node of that name, borrowed, or NULL. */
-const json_t *device_node(const json_t *nodes, const char *name);
 
 /**
  * device_node_name - the name of node and export for a device

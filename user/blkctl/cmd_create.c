@@ -13,7 +13,6 @@
 
 #include "client.h"
 #include "device.h"
-#include "module.h"
 #include "out.h"
 
 struct create_args {
@@ -153,8 +152,6 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 	rc = resolve_image(a->image, &path, &driver, e);
 	if (!rc)
 		rc = client_open(cli->socket, &c, e);
-	if (!rc)
-		rc = module_load(e);
 	if (!rc)
 		rc = create(c, a, driver, path, e);
 	if (!rc)

@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 #include "client.h"
-#include "module.h"
 #include "out.h"
+
+#define MODULE_NAME "dm-qcow"
 
 /**
  * struct finding - the result of one check
@@ -25,13 +26,53 @@ struct finding {
 	const char *hint;
 };
 
+/* First line of a file in /sys; false if it cannot be read. */
+static bool read_line(const char *path, char *buf, size_t room)
+{
+	FILE *f = fopen(path, "re");
+	bool ok;
+
+	if (!f)
+		return false;
+	ok = fgets(buf, room, f);
+	fclose(f);
+	if (ok)
+		buf[strcspn(buf, "\n")] = '\0';
+	return ok;
+}
+
+static bool module_loaded(void)
+{
+	return !access("/sys/module/dm_qcow", F_OK);
+}
+
+/* Looks where modprobe looks; lines are "PATH.ko[.xz]: DEPENDENCIES". */
+static bool module_installed(void)
+{
+	char line[512], path[320];
+	struct utsname u;
+	bool found = false;
+	FILE *f;
+
+	uname(&u);
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", u.release);
+	f = fopen(path, "re");
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, ":")] = '\0';
+		found = strstr(line, "/" MODULE_NAME ".ko");
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
 static void check_module(struct cli *cli, struct finding *f)
 {
 	char version[64] = "";
 	struct utsname u;
 
 	uname(&u);
-	module_read_line("/sys/module/dm_qcow/version", version,
+	read_line("/sys/module/dm_qcow/version", version,
 			 sizeof(version));
 	if (module_loaded()) {
 		f->ok = !*version || !strcmp(version, BLKCTL_VERSION);
@@ -54,9 +95,9 @@ static void check_signature(struct cli *cli, struct finding *f)
 	char line[128];
 	bool enforced, locked;
 
-	enforced = module_read_line("/sys/module/module/parameters/sig_enforce",
+	enforced = read_line("/sys/module/module/parameters/sig_enforce",
 				    line, sizeof(line)) && *line == 'Y';
-	locked = module_read_line("/sys/kernel/security/lockdown", line,
+	locked = read_line("/sys/kernel/security/lockdown", line,
 				  sizeof(line)) && !strstr(line, "[none]");
 	f->ok = module_loaded() || !(enforced || locked);
 	snprintf(f->text, sizeof(f->text), "the kernel %s",

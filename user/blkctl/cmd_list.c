@@ -31,7 +31,7 @@ static const struct out_column list_columns[] = {
 	{ "FORMAT", "image/format", OUT_TEXT, false, "format of the image" },
 	{ "IMAGE", "image/filename", OUT_TEXT, false,
 	  "file name of the image" },
-	{ "PATH", "device", OUT_TEXT, true, "path of the device" },
+	{ "PATH", "path", OUT_TEXT, true, "path of the device" },
 	{ "WRITABLE", "writable", OUT_BOOL, true, "attached for writing" },
 	{ "MANAGED", "managed", OUT_BOOL, true, "known to this daemon" },
 	{ "CLUSTER", "cluster-size", OUT_BYTES, true, "cluster size" },

@@ -24,7 +24,7 @@ static const struct opt show_opts[] = {
 
 static const struct out_line show_lines[] = {
 	{ "name", "name", OUT_TEXT },
-	{ "path", "device", OUT_TEXT },
+	{ "path", "path", OUT_TEXT },
 	{ "major", "major", OUT_NUMBER },
 	{ "minor", "minor", OUT_NUMBER },
 	{ "size", "image/virtual-size", OUT_BYTES },

@@ -15,7 +15,18 @@
 
 int device_list(struct client *c, json_t **out, struct blk_error *e)
 {
-	return client_call(c, "query-device-mapper", NULL, out, e);
+	json_t *dev;
+	size_t i;
+	int rc;
+
+	rc = client_call(c, "query-device-mapper", NULL, out, e);
+	if (rc)
+		return rc;
+	json_array_foreach(*out, i, dev) {
+		json_object_set(dev, "path", json_object_get(dev, "device"));
+		json_object_del(dev, "device");
+	}
+	return 0;
 }
 
 int device_find(struct client *c, const char *name, json_t **out,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The model behind list, show and remove: one JSON object for each device, as
- * query-device-mapper returns it.
+ * query-device-mapper returns it, but for "path", which QMP calls "device".
  */
 #ifndef BLKCTL_DEVICE_H
 #define BLKCTL_DEVICE_H

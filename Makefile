@@ -174,8 +174,12 @@ endif
 	@$(foreach s,1 3 5 7 8,$(call install_all,$(wildcard user/man/*.$(s)),$(mandir)/man$(s)))
 	@$(call install_all,$(wildcard user/dist/*.service user/dist/*.socket),$(datadir)/systemd/system)
 	@$(call install_all,$(wildcard user/dist/*.rules),$(datadir)/udev/rules.d)
+	@$(call install_all,$(wildcard user/dist/completion/*),$(prefix)/share/bash-completion/completions)
+	@for f in $(wildcard user/dist/*.tmpfiles); do $(INSTALL) -m 644 $$f \
+		$(D)$(datadir)/tmpfiles.d/$$(basename $$f .tmpfiles).conf; done
 	@test -n "$(D)" || ldconfig
 
+# DKMS copies the tree it is given: without the build output.
 dkms:
 	@dkms status dm-qcow/$(VERSION) | grep -q . && \
 		dkms remove dm-qcow/$(VERSION) --all || :
@@ -193,8 +197,8 @@ lint:
 
 demo:
 	+@scripts/install-deps
-	+@$(if $(HOST),$(MAKE) -s install && tests/demo/demo.sh,\
-		tests/vm/run --timeout 3000 -- tests/demo/demo.sh)
+	+@$(if $(HOST),$(MAKE) -s install && tests/demo/demo.sh --host,\
+		tests/demo/demo.sh)
 
 bench:
 	+@scripts/install-deps

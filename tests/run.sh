@@ -1,0 +1,327 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Runs the tests and ends with "N passed, N failed, N skipped".
+set -u
+
+usage() {
+	cat <<'USAGE'
+usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
+
+  --only GROUP   lint, build, sparse, unit, fuzz, dkms, device (all)
+  --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
+                 when first used
+  --filter RE    only tests whose name matches, for example device/main
+
+Results stay in build/test/: one KTAP file for each test, and kernel logs.
+USAGE
+}
+
+TESTS=$(dirname "$(readlink -f "$0")")
+REPO=$(dirname "$TESTS")
+cd "$REPO" || exit 1
+
+groups=() kernels=() filter=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--only) groups+=("$2") ;;
+	--kernel) kernels+=("$2") ;;
+	--filter) filter=$2 ;;
+	*) usage; [ "$1" = --help ]; exit ;;
+	esac
+	shift 2
+done
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit fuzz device)
+[ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
+
+# --- results ----------------------------------------------------------------------
+
+# Two runs in one tree do not disturb each other; the last is build/test.
+mkdir -p build
+out=$(mktemp -d "$REPO/build/test.XXXXXX")
+ln -sfn "$(basename "$out")" build/test
+# shellcheck disable=SC2012
+ls -dt build/test.* | tail -n +6 | xargs -r rm -rf
+
+wanted() { [[ -z $filter || $1 =~ $filter ]]; }
+
+# count FILE: passed, failed and skipped tests of a KTAP file
+count() {
+	awk '/^1\.\.0 # SKIP/ { skip++ }
+		/^ok .*# SKIP/ { skip++; next }
+		/^ok / { pass++ }
+		/^not ok / { fail++ }
+		/^1\.\.[0-9]+$/ { plan = substr($0, 4) }
+		END {
+			if (plan && plan > pass + fail + skip) fail++
+			if (!(pass + fail + skip)) fail++
+			print pass + 0, fail + 0, skip + 0
+		}' "$1"
+}
+
+# report NAME SECONDS: one line for a test that has ended, more if it failed
+report() {
+	local file=$out/$1.ktap pass fail skip
+	read -r pass fail skip < <(count "$file")
+	if [ "$fail" -gt 0 ]; then
+		printf 'FAIL %-50s %4d passed %d failed  %4d s\n' "$1" "$pass" "$fail" "$2"
+		grep -v '^ok ' "$file" | head -n 60 | sed 's/^/     /'
+	elif [ "$pass" = 0 ]; then
+		printf 'skip %-50s %s\n' "$1" \
+			"$(sed -n 's/.*# SKIP *//p' "$file" | head -n 1)"
+	else
+		printf 'ok   %-50s %4d tests  %4d s\n' "$1" "$pass" "$2"
+	fi
+}
+
+# --- jobs -------------------------------------------------------------------------
+
+jobs_max=$(nproc)
+running=0
+
+# spawn COMMAND...: in the background, as many at once as there are CPUs
+spawn() {
+	if [ "$running" -ge "$jobs_max" ]; then
+		wait -n
+		running=$((running - 1))
+	fi
+	"$@" &
+	running=$((running + 1))
+}
+
+barrier() { wait; running=0; }
+
+# ktap NAME COMMAND...: a program that prints KTAP
+ktap() {
+	local name=$1 file=$out/$1.ktap rc start=$SECONDS
+	shift
+	mkdir -p "$(dirname "$file")"
+	"$@" >"$file" 2>&1 </dev/null
+	rc=$?
+	if [ $rc != 0 ] && [ $rc != 4 ] && ! grep -q '^not ok' "$file"; then
+		echo "not ok - exit code $rc" >>"$file"
+	fi
+	report "$name" $((SECONDS - start))
+}
+
+# check NAME COMMAND...: one test, passed if the command succeeds
+check() {
+	local name=$1
+	shift
+	ktap "$name" as_ktap "$name" "$@"
+}
+
+as_ktap() {
+	local name=$1 log rc
+	shift
+	log=$("$@" 2>&1)
+	rc=$?
+	case $rc in
+	0) echo "ok 1 $name" ;;
+	4) echo "ok 1 $name # SKIP $log" ;;
+	*) echo "not ok 1 $name"; tail -n 60 <<<"$log" | sed 's/^/# /' ;;
+	esac
+}
+
+run_check() { wanted "$1" && spawn check "$@"; }
+run_ktap() { wanted "$1" && spawn ktap "$@"; }
+
+# --- groups -----------------------------------------------------------------------
+
+# The release of a kernel as tests/vm/run names it; nothing for a debug kernel.
+release_of() {
+	case $1 in
+	kasan | kcsan | */*) ;;
+	*) ls -d /lib/modules/"$1"*/build 2>/dev/null | sort -V | tail -n 1 |
+		cut -d/ -f4 ;;
+	esac
+}
+
+releases() {
+	local k
+	for k in "${kernels[@]}"; do release_of "$k"; done
+}
+
+# Builds from nothing, and without a word from the compiler.
+build_clean() {
+	local log
+	log=$("$@" 2>&1) || { echo "$log"; return 1; }
+	! grep -E 'warning|WARNING' <<<"$log"
+}
+
+group_lint() {
+	local f
+	for f in tests/lint/*; do
+		[ -x "$f" ] && run_check "lint/$(basename "$f")" "$f"
+	done
+}
+
+group_build() {
+	local cc r
+	for r in $(releases); do
+		run_check "build/module-$r" build_clean make -s module KVER="$r"
+	done
+	for cc in gcc clang; do
+		run_check "build/user-$cc" build_clean make -s user CC=$cc
+	done
+	run_check "build/install" tests/install
+}
+
+group_sparse() {
+	local r
+	for r in $(releases); do
+		run_check "sparse/$r" make -s sparse KVER="$r"
+	done
+}
+
+group_dkms() {
+	local r
+	for r in $(releases); do
+		run_check "dkms/$r" tests/dkms.sh "$r"
+	done
+}
+
+group_unit() {
+	local f name
+	compgen -G 'tests/unit/*.c' >/dev/null || return 0
+	check unit/build make -s unit-build
+	check unit/build-sanitized make -s unit-build SAN=1
+	for f in tests/unit/*.c; do
+		name=$(basename "$f" .c)
+		[ ! -x build/user/gcc/unit/"$name" ] ||
+			run_ktap "unit/$name" build/user/gcc/unit/"$name"
+		[ ! -x build/user/gcc-san/unit/"$name" ] ||
+			run_ktap "unit/$name-sanitized" build/user/gcc-san/unit/"$name"
+	done
+}
+
+# A fuzzer's corpus is kept from run to run; its seeds are in the tree.
+fuzz() {
+	local name=$1 corpus
+	corpus=${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow/corpus/$name
+	mkdir -p "$corpus" "$out/fuzz"
+	build/user/clang-san/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-20}" \
+		-timeout=10 -rss_limit_mb=4096 -artifact_prefix="$out/fuzz/$name-" \
+		-verbosity=0 -print_final_stats=1 "$corpus" \
+		$([ ! -d "tests/fuzz/$name.seeds" ] || echo "tests/fuzz/$name.seeds")
+}
+
+group_fuzz() {
+	local f
+	compgen -G 'tests/fuzz/*.c' >/dev/null || return 0
+	check fuzz/build make -s fuzz-build CC=clang SAN=1
+	for f in tests/fuzz/*.c; do
+		f=$(basename "$f" .c)
+		[ ! -x build/user/clang-san/fuzz/"$f" ] ||
+			run_check "fuzz/$f" fuzz "$f"
+	done
+}
+
+# --- device tests -----------------------------------------------------------------
+
+header() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
+
+# tests_for KERNEL: the scripts for it, each after its guest's options and a tab
+tests_for() {
+	local f only
+	for f in tests/device/*.sh; do
+		[ -e "$f" ] && wanted "device/$(basename "$f" .sh)@$1" || continue
+		only=$(header "$f" kernels)
+		[ -z "$only" ] || [[ " $only " == *" $1 "* ]] || continue
+		printf '%s\t%s\n' "$(header "$f" vm)" "$f"
+	done
+}
+
+# take_results KERNEL SHARE: moves them and reports what was not seen yet
+take_results() {
+	local f name
+	mkdir -p "$out/device"
+	for f in "$2"/results/*.ktap; do
+		[ -e "$f" ] || continue
+		name=$(basename "$f" .ktap)
+		if [ ! -e "${f%.ktap}.done" ]; then
+			echo "not ok - the guest survives" >>"$f"
+			tail -n 60 "$2/kernel.log" | sed 's/^/# /' >>"$f"
+			echo 0 >"${f%.ktap}.done"
+		fi
+		mv "$f" "$out/device/$name@$1.ktap"
+		report "device/$name@$1" "$(cat "${f%.ktap}.done")"
+	done
+}
+
+# boot KERNEL NUMBER OPTIONS TEST...: until all have run, in as many guests as
+# they kill
+boot_guest() {
+	local kernel=$1 n=$2 opts=$3 try rc left share
+	shift 3
+	for try in 1 2 3 4 5; do
+		share=$out/guest-$kernel-$n.$try
+		mkdir -p "$share"
+		# shellcheck disable=SC2086
+		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
+			--log "$share/kernel.log" $opts \
+			-- tests/vm/guest-suite "$@" >"$share/output" 2>&1
+		rc=$?
+		take_results "$kernel" "$share"
+		left=()
+		for f in "$@"; do
+			[ -e "$out/device/$(basename "$f" .sh)@$kernel.ktap" ] ||
+				left+=("$f")
+		done
+		if [ ${#left[@]} = $# ] || [ $rc = 99 ]; then
+			check "device/guest-$n.$try@$kernel" guest_failed "$share" "$@"
+		fi
+		[ ${#left[@]} -gt 0 ] && [ ${#left[@]} -lt $# ] || return
+		set -- "${left[@]}"
+	done
+}
+
+# A guest that failed without one of its tests failing has a test of its own.
+guest_failed() {
+	local share=$1 f
+	shift
+	for f in "$@"; do
+		grep -qs '^not ok' "$out/device/$(basename "$f" .sh)"@*.ktap && return 0
+	done
+	cat "$share/output"
+	return 1
+}
+
+run_kernel() {
+	local kernel=$1 n=0 opts files
+	while IFS= read -r opts; do
+		n=$((n + 1))
+		mapfile -t files < <(tests_for "$kernel" |
+			awk -F '\t' -v o="$opts" '$1 == o { print $2 }')
+		boot_guest "$kernel" $n "$opts" "${files[@]}"
+	done < <(tests_for "$kernel" | cut -f1 | sort -u)
+}
+
+group_device() {
+	local k
+	[ -n "$(for k in "${kernels[@]}"; do tests_for "$k"; done)" ] || return 0
+	# Guests have no network: what tests need is made here.
+	[ ! -x tests/lib/rootfs.sh ] || tests/lib/rootfs.sh >/dev/null
+	for k in "${kernels[@]}"; do
+		spawn run_kernel "$k"
+	done
+}
+
+# --- all of it --------------------------------------------------------------------
+
+for g in "${groups[@]}"; do
+	declare -F "group_$g" >/dev/null || { usage; exit 2; }
+	"group_$g"
+	# Checks and builds may overlap; what they build is used after them.
+	case $g in build | dkms | unit | fuzz | device) barrier ;; esac
+done
+barrier
+
+total=(0 0 0)
+while read -r pass fail skip; do
+	total=($((total[0] + pass)) $((total[1] + fail)) $((total[2] + skip)))
+done < <(find "$out" -name '*.ktap' -not -path '*/results/*' |
+	while read -r f; do count "$f"; done)
+echo "took $((SECONDS / 60)) min $((SECONDS % 60)) s, results in build/test"
+echo "${total[0]} passed, ${total[1]} failed, ${total[2]} skipped"
+[ "${total[1]}" = 0 ] && [ "${total[0]}" -gt 0 ]

@@ -64,7 +64,10 @@ int blk_qcow2_pad(struct blk_qcow2 *q, bool writable, struct blk_error *e);
  * cluster has no room, nothing is written and *was_marked is true.
  */
 int blk_qcow2_mark(struct blk_qcow2 *q, bool *was_marked, struct blk_error *e);
-/* Removes the extension, durably. */
+/*
+ * Removes the extension, durably.  Returns 0 and keeps it when the image is
+ * known to have leaks (blk_qcow2_leaked): the next attach will look for them.
+ */
 int blk_qcow2_unmark(struct blk_qcow2 *q, struct blk_error *e);
 
 /**
@@ -87,7 +90,9 @@ int blk_qcow2_metadata(struct blk_qcow2 *q, struct dm_qcow_run **runs,
  * @claim: called before a new metadata cluster is written for the first time
  *         (DM_QCOW_CMD_CLAIM); an error stops the allocation
  * @grown: called after the file has grown and before anything in the new part
- *         is used (LOOP_SET_CAPACITY); may be NULL
+ *         is used (LOOP_SET_CAPACITY); may be NULL; the first alloc() always
+ *         calls it
+ * They run under the image's lock and must not call blk_qcow2_* functions.
  */
 struct blk_qcow2_ops {
 	int (*claim)(void *opaque, const struct dm_qcow_run *runs, size_t n);
@@ -128,6 +133,12 @@ int blk_qcow2_release(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
  * use (refcount > 0)
  */
 int blk_qcow2_trim(struct blk_qcow2 *q, struct blk_error *e);
+
+/*
+ * Has a write of refcounts failed, so that some may be too high on disk?  A
+ * scan that ends without leftovers clears it.
+ */
+bool blk_qcow2_leaked(struct blk_qcow2 *q);
 
 /*
  * Leak scan (DESIGN-RULES 5).  Begin it before the first alloc() after an

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Growing the file, and growing the refcount table.
+ *
+ * Owns the file's size while the image is open.  Must not run while slots are
+ * dirty (the table: it commits on its own).  Locking: the caller holds q->lock.
+ *
+ * A larger table (QEMU: qcow2_refcount_area) is written, with new blocks that
+ * describe it, behind everything in use; flush; then one sector of the header
+ * changes; flush; only then the old table's clusters are freed.  They are not
+ * given out again before the next attach, for the kernel has them claimed.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fmt/qcow2_int.h"
+
+#define MIN_STEP	(1ULL << 20)
+#define MAX_STEP	(256ULL << 20)
+#define MAX_OFFSET	(1ULL << 56)
+
+static bool is_full(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
+}
+
+uint64_t blk_grow_limit(const struct blk_qcow2 *q)
+{
+	int64_t size = q->f->is_bdev ? blk_file_size(q->f) : 0;
+
+	if (size < 0)
+		return 0;
+	return (q->f->is_bdev ? (uint64_t)size : MAX_OFFSET) >>
+		q->h.cluster_bits;
+}
+
+static int extend(struct blk_qcow2 *q, uint64_t size, uint64_t target)
+{
+	int ret = blk_file_zero(q->f, size, target - size);
+
+	if (ret == -EOPNOTSUPP)		/* sparse is what there is */
+		return blk_file_truncate(q->f, target);
+	if (ret < 0)			/* nothing half-grown stays behind */
+		blk_file_truncate(q->f, size);
+	return ret;
+}
+
+int blk_grow_file(struct blk_qcow2 *q, uint64_t need)
+{
+	uint64_t unit = BLK_MAX(q->cs, q->f->block);
+	int64_t size = blk_file_size(q->f);
+	uint64_t step, target;
+	int ret = 0;
+
+	if (size < 0)
+		return (int)size;
+	if (q->f->is_bdev)
+		return need > (uint64_t)size ? -ENOSPC : 0;
+	need = blk_align_up(need, unit);
+	if (need > (uint64_t)size) {
+		step = BLK_MIN(BLK_MAX((uint64_t)size / 16, MIN_STEP),
+			       MAX_STEP);
+		target = BLK_MAX(need, blk_align_up(size + step, unit));
+		ret = extend(q, size, target);
+		if (is_full(ret) && target > need)
+			ret = extend(q, size, need);
+		if (ret < 0)
+			return is_full(ret) ? -ENOSPC : ret;
+		size = blk_file_size(q->f);
+		if (size < 0)
+			return (int)size;
+	}
+	if ((uint64_t)size > q->announced) {
+		if (q->ops && q->ops->grown)
+			ret = q->ops->grown(q->opaque, size);
+		if (ret < 0)
+			return ret;
+		q->announced = size;
+	}
+	return 0;
+}
+
+/* A new table and the blocks that describe it: [first, first+blocks+table) */
+struct area {
+	uint64_t first;		/* cluster */
+	uint64_t blocks;	/* clusters of new blocks, in front */
+	uint64_t table;		/* clusters of the table, behind */
+	uint64_t *rt;
+	uint64_t rt_n;
+};
+
+static uint64_t area_end(const struct area *a)
+{
+	return a->first + a->blocks + a->table;
+}
+
+static bool has_block(const struct blk_qcow2 *q, uint64_t idx)
+{
+	return idx < q->rt_n && q->rt[idx];
+}
+
+/* How large it has to be: it must describe itself, which makes it larger. */
+static int plan_area(struct blk_qcow2 *q, uint64_t n, struct area *a)
+{
+	uint64_t max = QCOW2_MAX_REFTABLE_BYTES / 8;
+	uint64_t want = BLK_MAX(n, BLK_MIN(max, q->rt_n + q->rt_n / 2 + 1));
+	uint64_t before;
+
+	a->first = q->end;
+	do {
+		uint64_t last;
+
+		before = a->blocks + a->table;
+		a->table = blk_align_up(want * 8, q->cs) >> q->h.cluster_bits;
+		last = (area_end(a) - 1) >> q->rb_bits;
+		want = BLK_MAX(want, last + 1);
+		if (want > max || area_end(a) > blk_grow_limit(q))
+			return -ENOSPC;
+		a->blocks = 0;
+		for (uint64_t i = a->first >> q->rb_bits; i <= last; i++)
+			a->blocks += !has_block(q, i);
+	} while (a->blocks + a->table != before);
+	a->rt_n = a->table * q->cs / 8;
+	return 0;
+}
+
+static int claim_area(struct blk_qcow2 *q, const struct area *a)
+{
+	struct dm_qcow_run run = {
+		.offset = a->first * q->cs,
+		.length = (a->blocks + a->table) * q->cs,
+	};
+
+	return q->ops && q->ops->claim ?
+		q->ops->claim(q->opaque, &run, 1) : 0;
+}
+
+/* The block of @idx, a new empty one at cluster *next if there is none */
+static int get_area_block(struct blk_qcow2 *q, uint64_t idx, uint64_t *next,
+			  struct blk_slot **s)
+{
+	bool is_new = !has_block(q, idx);
+	int ret;
+
+	if (is_new)	/* the slots know blocks by the table only */
+		q->rt[idx] = *next * q->cs;
+	ret = blk_slot_get(q, idx, s);
+	if (ret < 0) {
+		if (is_new)
+			q->rt[idx] = 0;
+		return ret;
+	}
+	if (is_new) {
+		memset((*s)->buf, 0, q->cs);
+		(*s)->lo = 0;
+		(*s)->hi = (uint32_t)q->cs;
+		(*next)++;
+	}
+	return 0;
+}
+
+/* Counts the area's clusters in the blocks that cover it. */
+static int write_area_blocks(struct blk_qcow2 *q, const struct area *a)
+{
+	uint64_t next = a->first;	/* where the next new block goes */
+	uint64_t c = a->first;
+
+	while (c < area_end(a)) {
+		uint64_t idx = c >> q->rb_bits;
+		uint64_t stop = BLK_MIN((idx + 1) << q->rb_bits, area_end(a));
+		struct blk_slot *s;
+		int ret = get_area_block(q, idx, &next, &s);
+
+		if (ret == -ENOBUFS) {
+			ret = blk_slots_commit(q);
+			if (!ret)
+				continue;
+		}
+		if (ret < 0)
+			return ret;
+		for (; c < stop; c++)
+			blk_slot_set(q, s, c & ((1ULL << q->rb_bits) - 1), 1);
+	}
+	return blk_slots_commit(q);
+}
+
+static int switch_header(struct blk_qcow2 *q)
+{
+	int ret;
+
+	blk_header_emit(&q->h, q->head);
+	ret = blk_q_write_head(q, 48, 12);
+	if (ret < 0)
+		q->stuck = true;	/* which table is it now? */
+	return ret;
+}
+
+/* q->rt and q->h already name the new table; on failure the caller undoes. */
+static int write_area(struct blk_qcow2 *q, const struct area *a)
+{
+	int ret = write_area_blocks(q, a);
+
+	if (!ret)
+		ret = blk_rt_store(q, 0, q->rt_n);
+	if (!ret)
+		ret = blk_file_flush(q->f);
+	return ret ? ret : switch_header(q);
+}
+
+static void retire_old_table(struct blk_qcow2 *q, uint64_t off, uint64_t len)
+{
+	struct dm_qcow_run run = { .offset = off, .length = len };
+	struct blk_meta_run *m = blk_meta_find(&q->meta, off);
+
+	if (m && m->off == off)
+		m->kind = BLK_META_RETIRED;
+	if (blk_release_runs(q, &run, 1) < 0)
+		q->leaked = true;
+}
+
+static int record_area(struct blk_qcow2 *q, const struct area *a)
+{
+	uint64_t c = a->first;
+	int ret = 0;
+
+	for (uint64_t i = 0; i < a->blocks && !ret; i++, c++)
+		ret = blk_meta_add(&q->meta, c * q->cs, q->cs, BLK_META_OWN);
+	return ret ? ret : blk_meta_add(&q->meta, c * q->cs,
+					a->table * q->cs, BLK_META_OWN);
+}
+
+static void forget_slots(struct blk_qcow2 *q)
+{
+	blk_slots_abort(q, true);
+	for (size_t i = 0; i < q->n_slots; i++)
+		q->slot[i].idx = BLK_NO_BLOCK;
+}
+
+static int install_area(struct blk_qcow2 *q, struct area *a)
+{
+	struct qcow2_header old = q->h;
+	uint64_t *old_rt = q->rt;
+	size_t old_n = q->rt_n;
+	int ret;
+
+	q->rt = a->rt;
+	q->rt_n = a->rt_n;
+	q->h.refcount_table_offset = (a->first + a->blocks) * q->cs;
+	q->h.refcount_table_clusters = (uint32_t)a->table;
+	ret = write_area(q, a);
+	/* Claimed and perhaps counted: not to be used again either way. */
+	q->end = area_end(a);
+	q->fresh_from = BLK_MAX(q->fresh_from, q->end * q->cs);
+	blk_scan_touch(q, a->first, a->blocks + a->table);
+	if (ret < 0) {
+		q->rt = old_rt;
+		q->rt_n = old_n;
+		q->h = old;
+		blk_header_emit(&q->h, q->head);
+		forget_slots(q);
+		free(a->rt);
+		return ret;
+	}
+	free(old_rt);
+	retire_old_table(q, old.refcount_table_offset,
+			 (uint64_t)old.refcount_table_clusters * q->cs);
+	return 0;
+}
+
+int blk_grow_table(struct blk_qcow2 *q, uint64_t n)
+{
+	struct area a = { 0 };
+	int ret;
+
+	if (n <= q->rt_n)
+		return 0;
+	if (q->stuck)
+		return -EIO;
+	ret = plan_area(q, n, &a);
+	if (!ret)
+		ret = blk_grow_file(q, area_end(&a) * q->cs);
+	if (!ret)
+		ret = blk_meta_reserve(&q->meta, q->meta.n + a.rt_n + 256);
+	if (ret < 0)
+		return ret;
+	if (posix_memalign((void **)&a.rt, 4096,
+			   blk_align_up(a.rt_n * 8, 4096)))
+		return -ENOMEM;
+	memset(a.rt, 0, a.rt_n * 8);
+	memcpy(a.rt, q->rt, q->rt_n * 8);
+	ret = record_area(q, &a);
+	if (!ret)
+		ret = claim_area(q, &a);
+	if (ret < 0) {
+		free(a.rt);
+		return ret;
+	}
+	return install_area(q, &a);
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Opening a qcow2 image and judging what it is.
+ *
+ * Owns the object, the header in memory and the names in it.  Must not write.
+ * Everything read here is hostile: the header is validated field by field, the
+ * refcount table is only remembered as unusable when it is, since a reader
+ * does not need it.  Locking: open has the object alone; the header fields
+ * that change later (the refcount table's place) change under the lock.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fmt/qcow2_int.h"
+
+int blk_q_corrupt(const struct blk_qcow2 *q, struct blk_error *e,
+		  const char *why)
+{
+	blk_error_set(e, BLK_ERR_FAILED, EUCLEAN, "the image '%s' is damaged: %s",
+		      q->f->path, why);
+	blk_error_hint(e, "see what \"blkctl image check\" or \"qemu-img check\" says");
+	return -EUCLEAN;
+}
+
+int blk_q_io_error(const struct blk_qcow2 *q, struct blk_error *e, int err,
+		   const char *what)
+{
+	return blk_error_set(e, BLK_ERR_FAILED, -err, "cannot %s of '%s': %s",
+			     what, q->f->path, strerror(-err));
+}
+
+int64_t blk_q_rounded_size(const struct blk_qcow2 *q)
+{
+	int64_t size = blk_file_size(q->f);
+
+	if (size < 0)
+		return size;
+	if (size > INT64_MAX - (int64_t)q->cs)
+		return -EFBIG;
+	return (int64_t)blk_align_up(size, q->cs);
+}
+
+int blk_q_write_head(struct blk_qcow2 *q, uint32_t off, uint32_t len)
+{
+	uint64_t lo = blk_align_down(off, BLK_MIN(q->f->align, q->cs));
+	uint64_t hi = blk_align_up(off + len, BLK_MIN(q->f->align, q->cs));
+	int ret = blk_file_write(q->f, q->head + lo, hi - lo, lo);
+
+	return ret < 0 ? ret : blk_file_flush(q->f);
+}
+
+static int read_header(struct blk_qcow2 *q, struct blk_error *e)
+{
+	char buf[QCOW2_HEADER_MIN_READ];
+	const char *why;
+	int64_t size = blk_file_size(q->f);
+	int ret = size < 0 ? (int)size :
+		blk_file_read(q->f, buf, sizeof(buf), 0);
+
+	if (ret < 0)
+		return blk_q_io_error(q, e, ret, "read the header");
+	q->size_at_open = size;
+	why = qcow2_header_decode(buf, &q->h);
+	if (why)
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL, "'%s': %s",
+				     q->f->path, why);
+	if (q->h.cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
+	    q->h.cluster_bits > QCOW2_MAX_CLUSTER_BITS)
+		return blk_q_corrupt(q, e,
+				     "cluster_bits is out of range (9..21)");
+	q->cs = qcow2_cluster_size(&q->h);
+	if (posix_memalign((void **)&q->head, 4096, BLK_MAX(q->cs, 4096U)))
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	ret = blk_file_read(q->f, q->head, q->cs, 0);
+	if (ret < 0)
+		return blk_q_io_error(q, e, ret, "read the header");
+	return 0;
+}
+
+/* Named before anything else is judged: a newer format may change the rest. */
+static int check_unknown_features(struct blk_qcow2 *q, struct blk_error *e)
+{
+	uint64_t unknown = q->h.incompatible_features & ~QCOW2_INCOMPAT_KNOWN;
+	struct blk_ext_info ext;
+	char names[256];
+
+	if (!unknown)
+		return 0;
+	if (blk_ext_parse(q->head, q->cs, &q->h, &ext))
+		ext.features.len = 0;
+	blk_ext_feature_names(q->head, &ext, BLK_FEATURE_INCOMPATIBLE, unknown,
+			      names, sizeof(names));
+	blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+		      "'%s' uses qcow2 features that are not known here: %s",
+		      q->f->path, names);
+	blk_error_hint(e, "a newer version may know them");
+	return -EOPNOTSUPP;
+}
+
+static int copy_name(char **out, const uint8_t *p, size_t len)
+{
+	if (!len)
+		return 0;
+	*out = strndup((const char *)p, len);
+	return *out ? 0 : -ENOMEM;
+}
+
+static int read_names(struct blk_qcow2 *q, struct blk_error *e)
+{
+	int ret = 0;
+
+	if (q->h.backing_file_offset)
+		ret = copy_name(&q->backing_file,
+				q->head + q->h.backing_file_offset,
+				q->h.backing_file_size);
+	if (!ret)
+		ret = copy_name(&q->backing_format,
+				q->head + q->ext.backing_format.off,
+				q->ext.backing_format.len);
+	return ret ? blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				   "out of memory") : 0;
+}
+
+static int open_image(struct blk_qcow2 *q, struct blk_error *e)
+{
+	const char *why;
+	int ret = read_header(q, e);
+
+	if (!ret)
+		ret = check_unknown_features(q, e);
+	if (ret < 0)
+		return ret;
+	why = qcow2_header_validate(&q->h, q->size_at_open);
+	if (!why)
+		why = blk_ext_parse(q->head, q->cs, &q->h, &q->ext);
+	if (why)
+		return blk_q_corrupt(q, e, why);
+	q->rb_bits = blk_refcount_block_bits(q->h.cluster_bits,
+					     q->h.refcount_order);
+	ret = read_names(q, e);
+	if (!ret)
+		ret = blk_rt_load(q, e);
+	return ret;
+}
+
+int blk_qcow2_open(struct blk_file *file, struct blk_qcow2 **out,
+		   struct blk_error *e)
+{
+	struct blk_qcow2 *q = calloc(1, sizeof(*q));
+	int ret;
+
+	if (!q)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	q->f = file;
+	pthread_mutex_init(&q->lock, NULL);
+	ret = open_image(q, e);
+	if (ret < 0) {
+		blk_qcow2_close(q);
+		return ret;
+	}
+	*out = q;
+	return 0;
+}
+
+void blk_qcow2_close(struct blk_qcow2 *q)
+{
+	if (!q)
+		return;
+	blk_scan_free(q);
+	blk_slots_free(q);
+	free(q->meta.run);
+	free(q->freed);
+	free(q->sector);
+	free(q->rt);
+	free(q->backing_file);
+	free(q->backing_format);
+	free(q->head);
+	pthread_mutex_destroy(&q->lock);
+	free(q);
+}
+
+const struct qcow2_header *blk_qcow2_header(const struct blk_qcow2 *q)
+{
+	return &q->h;
+}
+
+const char *blk_qcow2_backing_file(const struct blk_qcow2 *q)
+{
+	return q->backing_file;
+}
+
+const char *blk_qcow2_backing_format(const struct blk_qcow2 *q)
+{
+	return q->backing_format;
+}
+
+bool blk_qcow2_leaked(struct blk_qcow2 *q)
+{
+	blk_guard_mutex(&q->lock);
+	return q->leaked;
+}
+
+void blk_qcow2_set_ops(struct blk_qcow2 *q, const struct blk_qcow2_ops *ops,
+		       void *opaque)
+{
+	blk_guard_mutex(&q->lock);
+	q->ops = ops;
+	q->opaque = opaque;
+}
+
+/* What is in the way of the kernel module, in the order of being told. */
+static const char *unsupported(const struct blk_qcow2 *q)
+{
+	uint64_t incompat = q->h.incompatible_features;
+
+	if (incompat & QCOW2_INCOMPAT_DATA_FILE)
+		return "an external data file";
+	if (q->h.crypt_method != QCOW2_CRYPT_NONE)
+		return "encryption";
+	if (incompat & QCOW2_INCOMPAT_EXTL2)
+		return "extended L2 entries";
+	if (q->h.compression_type)
+		return "zstd compression";
+	if (q->backing_file || q->h.backing_file_offset)
+		return "a backing file";
+	return NULL;
+}
+
+static int can_write(struct blk_qcow2 *q, struct blk_error *e)
+{
+	const char *path = q->f->path;
+	const char *what = NULL;
+
+	if (!q->f->writable)
+		return blk_error_set(e, BLK_ERR_FAILED, EROFS,
+				     "'%s' is open for reading only", path);
+	if (q->h.incompatible_features & QCOW2_INCOMPAT_CORRUPT)
+		return blk_q_corrupt(q, e, "it is marked as corrupt");
+	if (q->h.incompatible_features & QCOW2_INCOMPAT_DIRTY) {
+		blk_error_set(e, BLK_ERR_FAILED, EUCLEAN,
+			      "the refcounts of '%s' are not up to date (dirty bit)",
+			      path);
+		blk_error_hint(e, "repair it with \"qemu-img check -r all\"");
+		return -EUCLEAN;
+	}
+	if (q->rt_why)
+		return blk_q_corrupt(q, e, q->rt_why);
+	if (q->h.nb_snapshots)
+		what = "internal snapshots";
+	else if (q->ext.has_bitmaps)
+		what = "persistent bitmaps";
+	if (what) {
+		blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+			      "'%s' has %s, which cannot be kept up yet while it is written",
+			      path, what);
+		blk_error_hint(e, "attach it read-only");
+		return -EOPNOTSUPP;
+	}
+	if (q->cs < q->f->align)
+		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+				     "'%s' has clusters of %llu bytes, smaller than the blocks of %zu bytes of what it is on",
+				     path, (unsigned long long)q->cs,
+				     q->f->align);
+	return 0;
+}
+
+int blk_qcow2_can_attach(struct blk_qcow2 *q, bool writable,
+			 struct blk_error *e)
+{
+	const char *what = unsupported(q);
+
+	if (what)
+		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+				     "'%s' has %s, which is not supported yet",
+				     q->f->path, what);
+	return writable ? can_write(q, e) : 0;
+}

@@ -125,3 +125,45 @@ job_compare() {
 job_same_ops() {
 	python3 "$JOB_LIB/same-ops.py" "$@"
 }
+
+#
+# As KTAP, for device tests: over tests/lib.sh, with a daemon that runs
+#
+
+# job_all IMAGE: the main job, once
+job_all() {
+	local image=$1 name=job mnt=$dir/mnt what=${1##*/}
+	t "$what: create" attach $name "$image" || return
+	t "$what: mkfs, mount, unpack Debian" job_fill /dev/mapper/$name "$mnt"
+	t "$what: chroot and use it" job_use "$mnt"
+	t "$what: fio verifies" job_fio "$mnt"
+	t "$what: umount" umount "$mnt"
+	t "$what: remove" detach $name
+	t "$what: no errors, no leaks" job_check "$image"
+	t "$what: create again" attach $name "$image" || return
+	t "$what: mount" mount /dev/mapper/$name "$mnt"
+	t "$what: all files are as they were" job_verify "$mnt"
+	t "$what: umount" umount "$mnt"
+	t "$what: e2fsck" e2fsck -fn /dev/mapper/$name
+	t "$what: copy the device" job_copy /dev/mapper/$name "$dir/copy.raw"
+	t "$what: remove" detach $name
+	t "$what: no errors, no leaks" job_check "$image"
+	t "$what: the image holds what the device held" \
+		job_compare "$dir/copy.raw" "$image"
+	rm -f "$dir/copy.raw"
+}
+
+# job_same IMAGE [COUNT]: equal to a raw file that got the same operations
+job_same() {
+	local image=$1 count=${2:-2000} name=same what=${1##*/}
+	t "$what: create" attach $name "$image" || return
+	truncate -s "$(blockdev --getsize64 /dev/mapper/$name)" "$dir/plain.raw"
+	t "$what: operations on a raw file" \
+		job_same_ops "$dir/plain.raw" 7 "$count"
+	t "$what: operations on the device" \
+		job_same_ops /dev/mapper/$name 7 "$count"
+	t "$what: remove" detach $name
+	t "$what: no errors, no leaks" job_check "$image"
+	t "$what: equal" job_compare "$dir/plain.raw" "$image"
+	rm -f "$dir/plain.raw"
+}

@@ -78,6 +78,12 @@ int blk_attach_adopt(uint64_t dev,
  * remove the device, release all runs, trim, unmark (only if the scan has finished and
  * nothing leaked), flush, free the attachment.  If the removal fails the runs
  * are granted again and the device is resumed.
+ *
+ * When it returns 0 the device and the attachment have gone, and @e (cleared
+ * first) may have a message: a warning, for instance that clusters are left
+ * for the next attach's leak scan.  A device that was removed behind our back
+ * is simply forgotten.  A device that could not write its metadata is refused
+ * (-EIO) once; when its mode shows the failure already, it is removed.
  */
 int blk_detach(struct blk_attachment *a, struct blk_error *e);
 

@@ -201,7 +201,7 @@ int blk_dm_create(const char *name, const char *uuid, struct blk_dm_info *info,
 	snprintf(full, sizeof(full), "%s%s", BLK_DM_UUID_PREFIX, uuid);
 	t = task_begin(DM_DEVICE_CREATE, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	if (!dm_task_set_uuid(t, full) ||
 	    !dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME))
 		ret = no_memory(e);
@@ -212,7 +212,12 @@ int blk_dm_create(const char *name, const char *uuid, struct blk_dm_info *info,
 		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 				     "a device-mapper device named \"%s\" "
 				     "exists already", name);
-	return ret ? ret : blk_dm_info(name, info, e);
+	if (!ret) {
+		ret = blk_dm_info(name, info, e);
+		if (ret)
+			blk_dm_remove(name, NULL);
+	}
+	return ret;
 }
 
 static int load_error(struct dm_task *t, const char *name,
@@ -244,7 +249,7 @@ int blk_dm_load(const char *name, uint64_t sectors, const char *target,
 
 	t = task_begin(DM_DEVICE_RELOAD, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	if (!dm_task_add_target(t, 0, sectors, target, params) ||
 	    (read_only && !dm_task_set_ro(t)))
 		ret = no_memory(e);
@@ -260,7 +265,7 @@ int blk_dm_resume(const char *name, struct blk_error *e)
 
 	t = task_begin(DM_DEVICE_RESUME, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME);
 	return run_and_settle(t, "resume", name, e);
 }
@@ -277,7 +282,7 @@ int blk_dm_suspend(const char *name, bool freeze, struct blk_error *e)
 		return ret;
 	t = task_begin(DM_DEVICE_SUSPEND, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	library_unlock();
 	if (!freeze) {
 		dm_task_no_flush(t);
@@ -297,7 +302,7 @@ int blk_dm_remove(const char *name, struct blk_error *e)
 
 	t = task_begin(DM_DEVICE_REMOVE, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	ret = run_and_settle(t, "remove", name, e);
 	if (ret == -EBUSY)
 		blk_error_set(e, BLK_ERR_BUSY, EBUSY,
@@ -334,7 +339,7 @@ int blk_dm_info(const char *name, struct blk_dm_info *info,
 
 	t = task_begin(DM_DEVICE_INFO, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	if (!dm_task_run(t) || !dm_task_get_info(t, &in))
 		ret = task_error(t, "look at", name, e);
 	else if (!in.exists)
@@ -382,7 +387,7 @@ static int ask(int type, const char *name, bool inactive, uint64_t *sectors,
 	*target = *params = NULL;
 	t = task_begin(type, name, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	if (inactive)
 		dm_task_query_inactive_table(t);
 	if (!dm_task_no_flush(t) || !dm_task_run(t) || !dm_task_get_info(t, &in))
@@ -461,7 +466,7 @@ static int list_all(char ***names, struct blk_error *e)
 
 	t = task_begin(DM_DEVICE_LIST, NULL, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	in = dm_task_run(t) ? dm_task_get_names(t) : NULL;
 	if (!in)
 		ret = no_control(e, dm_task_get_errno(t) ?: EIO);
@@ -509,7 +514,7 @@ static int find_target(const char *target, struct blk_error *e)
 
 	t = task_begin(DM_DEVICE_LIST_VERSIONS, NULL, e);
 	if (!t)
-		return -ENODEV;
+		return -EIO;
 	v = dm_task_run(t) ? dm_task_get_versions(t) : NULL;
 	if (!v)
 		ret = no_control(e, dm_task_get_errno(t) ?: EIO);

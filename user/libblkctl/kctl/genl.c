@@ -721,7 +721,7 @@ static void event_parse(struct blk_genl *g, int len,
 		if (nlh->nlmsg_type != g->family ||
 		    genlmsg_parse(nlh, 0, tb, DM_QCOW_A_MAX, policy) < 0)
 			continue;
-		if (tb[DM_QCOW_A_DEV] && tb[DM_QCOW_A_EVENTS])
+		if (cb && tb[DM_QCOW_A_DEV] && tb[DM_QCOW_A_EVENTS])
 			cb(opaque, nla_get_u64(tb[DM_QCOW_A_DEV]),
 			   nla_get_u32(tb[DM_QCOW_A_EVENTS]));
 	}

@@ -49,8 +49,8 @@ void blk_genl_close(struct blk_genl *g);
 
 /*
  * A second socket that is joined to the "events" group, for the event loop.
- * blk_genl_events_read() never blocks: it calls @cb for each event that is
- * there; -ENOBUFS means events were lost: look at every device.
+ * blk_genl_events_read() never blocks: it calls @cb (may be NULL) for each
+ * event that is there; -ENOBUFS means events were lost: look at every device.
  */
 int blk_genl_events_open(struct blk_genl **out, struct blk_error *e);
 /* From now on only @dev's events wake this socket (best effort). */

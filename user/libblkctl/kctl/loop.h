@@ -31,5 +31,12 @@ int blk_loop_open(uint64_t dev, struct blk_loop *out, struct blk_error *e);
 int blk_loop_backing(uint64_t dev, char **path, struct blk_error *e);
 /* a loop device that has this file already: 1 and *dev, or 0 */
 int blk_loop_find(int file_fd, uint64_t *dev);
+/*
+ * The same, opened, if it suits a further read-only user: direct I/O, the
+ * whole file, autoclear.  1 and *out, or 0
+ */
+int blk_loop_share(int file_fd, struct blk_loop *out);
+/* a loop device whose backing "file" is block device @dev: 1 and its path */
+int blk_loop_over(uint64_t dev, char *name, size_t room);
 
 #endif

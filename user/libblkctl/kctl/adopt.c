@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Adopting a device whose daemon has gone.
+ *
+ * Owns: the order: everything that can fail comes before the kernel's grants
+ * are taken; after that the device is served, whatever happens.
+ * Must not: take locks (the open file in the kernel has them), and must not
+ * begin the leak scan while clusters are on their way: taken from a grant,
+ * not yet linked.  Hence: take all grants, let a commit cover every write that
+ * had begun, take again what such writes may have put back, drop all of it.
+ * Only then the refcounts are looked at, and anew granted.
+ * Threads: the caller's; the feeder rests until all is done.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/lock.h"
+#include "kctl/attachment.h"
+#include "kctl/dm.h"
+
+#define SESSION_TRIES	40	/* a killed daemon's socket closes late */
+#define SESSION_NS	50000000L
+#define COMMIT_MS	30000
+#define COMMIT_POLL_MS	50
+
+/* A device without a live table was never used: its maker died. */
+static int remove_half_made(const struct blk_kdev *k, struct blk_error *e)
+{
+	int ret = blk_attachment_remove(k->name, e);
+
+	if (ret)
+		return ret;
+	return blk_error_set(e, BLK_ERR_NOT_FOUND, ENODEV,
+			     "device \"%s\" was left half made; it has been "
+			     "removed", k->name);
+}
+
+static int check_device(const struct blk_kdev *k, struct blk_dm_info *info,
+			struct blk_error *e)
+{
+	int ret;
+
+	if (k->state & DM_QCOW_STATE_SESSION)
+		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+				     "another daemon controls device \"%s\"",
+				     k->name);
+	ret = blk_dm_info(k->name, info, e);
+	if (ret)
+		return ret;
+	if (strncmp(info->uuid, BLK_DM_UUID_PREFIX,
+		    strlen(BLK_DM_UUID_PREFIX)))
+		return blk_error_set(e, BLK_ERR_FAILED, ENOTSUP,
+				     "device \"%s\" was not made by blkctld",
+				     k->name);
+	return info->live_table ? 0 : remove_half_made(k, e);
+}
+
+/* Waits for the last daemon's socket to be closed. */
+static int look(struct blk_attachment *a, struct blk_kdev *k,
+		struct blk_dm_info *info, struct blk_error *e)
+{
+	struct timespec ts = { .tv_nsec = SESSION_NS };
+	int ret, tries = SESSION_TRIES;
+
+	for (;;) {
+		ret = blk_genl_get(a->genl, a->dev, 0, k, e);
+		if (!ret)
+			ret = check_device(k, info, e);
+		if (ret != -EBUSY || !--tries)
+			return ret;
+		nanosleep(&ts, NULL);
+	}
+}
+
+static int open_image(struct blk_attachment *a, struct blk_error *e)
+{
+	char link[64], path[4096];
+	ssize_t n;
+	int fd, ret;
+
+	ret = blk_genl_get_file(a->genl, a->dev, a->session, 0, &fd, e);
+	if (ret)
+		return ret;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = '\0';
+	ret = blk_file_from_fd(fd, path, &a->file, e);
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	a->own = true;
+	ret = blk_qcow2_open(a->file, &a->image, e);
+	if (!ret)
+		a->cluster_bits = blk_qcow2_header(a->image)->cluster_bits;
+	return ret;
+}
+
+/* The loop device below, from the table: "1 qcow2 7:0 - …". */
+static int open_below(struct blk_attachment *a, struct blk_error *e)
+{
+	char *target = NULL, *params = NULL;
+	unsigned int major, minor;
+	int n, ret;
+
+	if (a->file->is_bdev)
+		return 0;
+	ret = blk_dm_table(a->name, NULL, &target, &params, e);
+	if (ret)
+		return ret;
+	n = sscanf(params, "%*u qcow2 %u:%u", &major, &minor);
+	free(target);
+	free(params);
+	if (n != 2)
+		return blk_error_set(e, BLK_ERR_FAILED, EPROTO,
+				     "device \"%s\" has a table that is not "
+				     "understood", a->name);
+	return blk_loop_open(DM_QCOW_DEV(major, minor), &a->loop, e);
+}
+
+/*
+ * Taking stock
+ */
+
+/* Everything that was written before now is on disk when this returns 0. */
+static int barrier(struct blk_attachment *a, bool suspended)
+{
+	struct pollfd p = { .fd = blk_genl_fd(a->feeder.events),
+			    .events = POLLIN };
+	uint64_t until = blk_now_ns() + COMMIT_MS * 1000000ULL;
+	struct blk_kdev k;
+	int ret;
+
+	if (suspended)
+		return blk_genl_handover(a->genl, a->dev, a->session, NULL,
+					 NULL);
+	ret = blk_genl_commit(a->genl, a->dev, a->session, ++a->cookie, NULL);
+	while (!ret) {
+		ret = blk_genl_get(a->genl, a->dev, 0, &k, NULL);
+		if (ret || k.cookie >= a->cookie)
+			return ret;
+		if (k.mode >= DM_QCOW_MODE_READ_ONLY)
+			return -EROFS;
+		if (blk_now_ns() > until)
+			return -ETIMEDOUT;
+		poll(&p, 1, COMMIT_POLL_MS);
+		blk_genl_events_read(a->feeder.events, NULL, NULL);
+	}
+	return ret;
+}
+
+static void take_stock(struct blk_attachment *a, bool suspended)
+{
+	struct blk_run_list l = { 0 };
+	int ret;
+
+	/* what is dirty now need not be waited for without grants */
+	ret = barrier(a, suspended);
+	if (!ret)
+		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
+	if (!ret)
+		ret = barrier(a, suspended);
+	if (!ret)
+		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
+	if (!ret)
+		ret = blk_run_list_take(a, DM_QCOW_TAKE_FREED, &l, NULL);
+	if (blk_grant_drop(a, l.v, l.n))
+		ret = -EIO;
+	blk_run_list_free(&l);
+	/* without a certain state no scan: the mark stays for the next user */
+	if (ret)
+		atomic_store(&a->keep_mark, true);
+	else
+		blk_scan_begin(a, NULL);
+}
+
+static void serve(struct blk_attachment *a, bool suspended)
+{
+	struct blk_kdev k;
+
+	if (blk_genl_get(a->genl, a->dev, a->session, &k, NULL))
+		return;
+	a->was_marked = true;
+	a->cookie = k.cookie;
+	if (k.mode >= DM_QCOW_MODE_READ_ONLY) {
+		atomic_store(&a->keep_mark, true);
+		return;
+	}
+	take_stock(a, suspended);
+	if (!blk_genl_get(a->genl, a->dev, a->session, &k, NULL))
+		blk_grant_fill(a, &k);
+}
+
+static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
+{
+	struct blk_dm_info info;
+	struct blk_kdev k;
+	int ret;
+
+	ret = blk_genl_open(&a->genl, e);
+	if (!ret)
+		ret = look(a, &k, &info, e);
+	if (ret)
+		return ret;
+	snprintf(a->name, sizeof(a->name), "%s", k.name);
+	snprintf(a->uuid, sizeof(a->uuid), "%s", info.uuid);
+	a->writable = k.state & DM_QCOW_STATE_WRITABLE;
+	*label = strdup(k.label);
+	if (!*label)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	ret = blk_genl_adopt(a->genl, a->dev, NULL, &a->session, &a->seq, e);
+	if (!ret)
+		ret = open_image(a, e);
+	if (!ret)
+		ret = open_below(a, e);
+	if (!ret)
+		ret = blk_feeder_init(a, e);
+	if (!ret)
+		ret = blk_feeder_start(a, e);
+	if (ret)
+		return ret;
+	if (a->writable) {
+		blk_attachment_connect(a);
+		serve(a, info.suspended);
+	}
+	/* its daemon died while it had it suspended */
+	return info.suspended ? blk_dm_resume(a->name, e) : 0;
+}
+
+int blk_attach_adopt(uint64_t dev,
+		     void (*notify)(void *opaque, unsigned int what),
+		     void *opaque, struct blk_attachment **out, char **label,
+		     struct blk_error *e)
+{
+	struct blk_attachment *a = blk_attachment_new(NULL, NULL);
+	int ret;
+
+	*out = NULL;
+	*label = NULL;
+	if (!a)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	a->dev = dev;
+	a->live = true;
+	a->notify = notify;
+	a->opaque = opaque;
+	ret = adopt(a, label, e);
+	if (ret) {
+		free(*label);
+		*label = NULL;
+		blk_attach_abandon(a);
+		return ret;
+	}
+	blk_scan_start(a);
+	blk_feeder_go(a);
+	*out = a;
+	return 0;
+}

@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Attaching an image: a table of steps, each with its undoing.
+ *
+ * Owns: the order of the steps, and that a failure of one leaves nothing of
+ * the ones before.  Only the padding of the file to whole clusters stays: it
+ * reads the same to everybody.
+ * Must not: resume the device before the in-use mark and the first grant's
+ * refcounts are durable.
+ * Threads: the caller's.  The feeder is started before the resume, at rest, so
+ * that nothing can fail once the device is live.
+ *
+ * Killed between any two steps: before the resume what is left is a device
+ * without a live table, which blk_attach_adopt() removes (or the next attach
+ * under its name, if it has no table at all); its grants are leaks that the
+ * mark announces, for the mark is made first.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "kctl/attachment.h"
+#include "kctl/dm.h"
+#include "kctl/holders.h"
+
+#define UUID_FORMAT "QCOW-%d-%016llx"
+
+/* What one call of blk_attach() works on. */
+struct attaching {
+	const struct blk_attach_params *p;
+	struct blk_attachment *a;
+};
+
+/*
+ * The object
+ */
+
+struct blk_attachment *blk_attachment_new(struct blk_file *file,
+					  struct blk_qcow2 *image)
+{
+	struct blk_attachment *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return NULL;
+	a->file = file;
+	a->image = image;
+	a->loop.fd = -1;
+	a->feeder.wake = -1;
+	if (image)
+		a->cluster_bits = blk_qcow2_header(image)->cluster_bits;
+	pthread_mutex_init(&a->feeder.lock, NULL);
+	pthread_cond_init(&a->feeder.cond, NULL);
+	return a;
+}
+
+void blk_attachment_free(struct blk_attachment *a)
+{
+	if (!a)
+		return;
+	blk_feeder_exit(a);
+	blk_genl_close(a->genl);
+	blk_loop_close(&a->loop);
+	pthread_cond_destroy(&a->feeder.cond);
+	pthread_mutex_destroy(&a->feeder.lock);
+	free(a);
+}
+
+static int claim(void *opaque, const struct dm_qcow_run *runs, size_t n)
+{
+	struct blk_attachment *a = opaque;
+
+	return blk_genl_claim(a->genl, a->dev, a->session, runs, n, NULL);
+}
+
+static int grown(void *opaque, uint64_t size)
+{
+	struct blk_attachment *a = opaque;
+
+	(void)size;
+	return a->loop.fd < 0 ? 0 : blk_loop_set_capacity(&a->loop, NULL);
+}
+
+void blk_attachment_connect(struct blk_attachment *a)
+{
+	static const struct blk_qcow2_ops ops = {
+		.claim = claim,
+		.grown = grown,
+	};
+
+	blk_qcow2_set_ops(a->image, &ops, a);
+}
+
+int blk_attachment_below(const struct blk_attachment *a, uint64_t *dev)
+{
+	struct stat st;
+
+	if (a->loop.fd >= 0) {
+		*dev = a->loop.dev;
+		return 0;
+	}
+	if (fstat(a->file->fd, &st))
+		return -errno;
+	*dev = DM_QCOW_DEV(major(st.st_rdev), minor(st.st_rdev));
+	return 0;
+}
+
+/*
+ * The steps
+ */
+
+static int check_up(struct attaching *w, struct blk_error *e)
+{
+	const struct blk_attach_params *p = w->p;
+	const struct qcow2_header *h = blk_qcow2_header(p->image);
+	struct blk_dm_info info;
+	int ret;
+
+	ret = blk_dm_check_name(p->name, e);
+	if (!ret)
+		ret = blk_qcow2_can_attach(p->image, p->writable, e);
+	if (ret)
+		return ret;
+	if (h->size < 512)
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				     "the image has a disk of %llu bytes, too "
+				     "small for a device",
+				     (unsigned long long)h->size);
+	if (p->writable && !p->file->writable)
+		return blk_error_set(e, BLK_ERR_FAILED, EROFS,
+				     "%s is open read-only", p->file->path);
+	if (p->file->align > qcow2_cluster_size(h))
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				     "the image's clusters (%llu bytes) are "
+				     "smaller than a block of the device "
+				     "that it is on (%zu bytes)",
+				     (unsigned long long)qcow2_cluster_size(h),
+				     p->file->align);
+	ret = blk_dm_has_target(DM_QCOW_TARGET_NAME, true, e);
+	if (ret <= 0)
+		return ret ? ret : -ENOENT;
+	/* before anything is touched; created for good further below */
+	if (!blk_dm_info(p->name, &info, NULL) && info.live_table)
+		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+				     "a device-mapper device named \"%s\" "
+				     "exists already", p->name);
+	return 0;
+}
+
+static int file_up(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	struct blk_file *f = a->file;
+	int ret;
+
+	if (f->is_bdev) {
+		/* nothing of an earlier buffered user may be written later */
+		if (ioctl(f->fd, BLKFLSBUF, 0) && errno != EACCES)
+			return blk_error_set(e, BLK_ERR_FAILED, errno,
+					     "cannot flush the buffers of %s: "
+					     "%s", f->path, strerror(errno));
+		return 0;
+	}
+	ret = blk_qcow2_pad(a->image, a->writable, e);
+	if (ret)
+		return ret;
+	/* readers of one file share a loop device, and so the kernel's cache */
+	if (!a->writable && blk_loop_share(f->fd, &a->loop) == 1)
+		return 0;
+	return blk_loop_attach(f->fd, f->path, !f->writable, f->align,
+			       &a->loop, e);
+}
+
+static void file_down(struct attaching *w)
+{
+	blk_loop_close(&w->a->loop);
+}
+
+/* Made by a daemon that died before it could load a table? */
+static bool is_leftover(const struct blk_dm_info *info)
+{
+	int pid;
+
+	if (info->live_table || info->inactive_table || info->open_count ||
+	    sscanf(info->uuid, BLK_DM_UUID_PREFIX "QCOW-%d-", &pid) != 1)
+		return false;
+	return pid != getpid();
+}
+
+static int device_up(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	struct blk_dm_info info;
+	unsigned long long salt;
+	char uuid[64];
+	int ret;
+
+	if (getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
+		salt = blk_now_ns();
+	snprintf(uuid, sizeof(uuid), UUID_FORMAT, (int)getpid(), salt);
+	ret = blk_dm_create(a->name, uuid, &info, e);
+	if (ret == -EBUSY && !blk_dm_info(a->name, &info, NULL) &&
+	    is_leftover(&info) && !blk_attachment_remove(a->name, NULL))
+		ret = blk_dm_create(a->name, uuid, &info, e);
+	if (ret)
+		return ret;
+	a->dev = info.dev;
+	snprintf(a->uuid, sizeof(a->uuid), "%s", info.uuid);
+	return 0;
+}
+
+static void device_down(struct attaching *w)
+{
+	blk_attachment_remove(w->a->name, NULL);
+}
+
+static int load_up(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	struct blk_holders h;
+	char params[128];
+	uint64_t dev;
+	int n, ret;
+
+	ret = blk_attachment_below(a, &dev);
+	if (ret)
+		return blk_error_set(e, BLK_ERR_FAILED, -ret, "%s: %s",
+				     a->file->path, strerror(-ret));
+	n = snprintf(params, sizeof(params), "1 qcow2 %u:%u -",
+		     (unsigned int)(dev >> 32), (uint32_t)dev);
+	if (w->p->no_space_timeout >= 0)
+		snprintf(params + n, sizeof(params) - n,
+			 " 2 no_space_timeout %d", w->p->no_space_timeout);
+	ret = blk_dm_load(a->name, blk_qcow2_header(a->image)->size >> 9,
+			  DM_QCOW_TARGET_NAME, params, !a->writable, e);
+	if (ret != -EBUSY)
+		return ret;
+	blk_holders_find(dev, &h);
+	return blk_error_set(e, BLK_ERR_BUSY, EBUSY, "%s is in use%s%s",
+			     a->file->path, h.count ? ": " : "", h.text);
+}
+
+static int session_up(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	int ret;
+
+	ret = blk_genl_open(&a->genl, e);
+	if (!ret)
+		ret = blk_genl_adopt(a->genl, a->dev, w->p->label, &a->session,
+				     &a->seq, e);
+	if (ret)
+		return ret;
+	ret = blk_genl_hold_file(a->genl, a->dev, a->session, 0, a->file->fd,
+				 e);
+	/* readers share an image: it holds the first one's file */
+	return ret == -EEXIST && !a->writable ? 0 : ret;
+}
+
+static void session_down(struct attaching *w)
+{
+	blk_genl_close(w->a->genl);
+	w->a->genl = NULL;
+}
+
+static int mark_up(struct attaching *w, struct blk_error *e)
+{
+	return blk_qcow2_mark(w->a->image, &w->a->was_marked, e);
+}
+
+static void mark_down(struct attaching *w)
+{
+	if (!w->a->was_marked && !atomic_load(&w->a->keep_mark))
+		blk_qcow2_unmark(w->a->image, NULL);
+}
+
+static int claim_up(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	struct dm_qcow_run *runs = NULL;
+	size_t n = 0;
+	int ret;
+
+	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
+	if (!ret)
+		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n, e);
+	free(runs);
+	if (!ret)
+		blk_attachment_connect(a);
+	return ret;
+}
+
+static void claim_down(struct attaching *w)
+{
+	blk_qcow2_set_ops(w->a->image, NULL, NULL);
+}
+
+static int feeder_up(struct attaching *w, struct blk_error *e)
+{
+	return blk_feeder_init(w->a, e);
+}
+
+static void feeder_down(struct attaching *w)
+{
+	blk_feeder_exit(w->a);
+}
+
+/* Nothing was consumed: the device has not been live. */
+static void grant_down(struct attaching *w)
+{
+	struct blk_attachment *a = w->a;
+	struct blk_run_list l = { 0 };
+
+	blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
+	blk_grant_drop(a, l.v, l.n);
+	blk_run_list_free(&l);
+	if (!atomic_load(&a->keep_mark))
+		blk_qcow2_trim(a->image, NULL);
+}
+
+static int first_grant(struct blk_attachment *a, struct blk_error *e)
+{
+	struct blk_kdev k;
+	int ret;
+
+	ret = blk_genl_get(a->genl, a->dev, a->session, &k, e);
+	if (ret)
+		return ret;
+	ret = blk_grant_fill(a, &k);
+	if (ret < 0)
+		return blk_error_set(e, BLK_ERR_FAILED, -ret,
+				     "the kernel refused the first clusters: "
+				     "%s", strerror(-ret));
+	if (!a->feeder.refused)
+		return 0;
+	blk_error_set(e, BLK_ERR_FAILED, EUCLEAN,
+		      "the image is corrupt: a cluster that its refcounts "
+		      "call free is in use");
+	blk_error_hint(e, "qemu-img check says more");
+	return -EUCLEAN;
+}
+
+/* No space for a grant is no failure: what is mapped can be written. */
+static int grant_up(struct attaching *w, struct blk_error *e)
+{
+	int ret;
+
+	/* a scan that cannot begin leaves the mark, and is tried next time */
+	if (w->a->was_marked)
+		blk_scan_begin(w->a, NULL);
+	ret = first_grant(w->a, e);
+	if (ret)
+		grant_down(w);
+	return ret;
+}
+
+static int thread_up(struct attaching *w, struct blk_error *e)
+{
+	return blk_feeder_start(w->a, e);
+}
+
+static void thread_down(struct attaching *w)
+{
+	blk_feeder_stop(w->a);
+}
+
+static int resume_up(struct attaching *w, struct blk_error *e)
+{
+	int ret = blk_dm_resume(w->a->name, e);
+
+	if (ret && e && !e->hint[0])
+		blk_error_hint(e, "dmesg has the reason");
+	return ret;
+}
+
+static const struct {
+	bool for_reader;
+	int (*up)(struct attaching *w, struct blk_error *e);
+	void (*down)(struct attaching *w);
+} steps[] = {
+	{ true, check_up, NULL },
+	{ true, file_up, file_down },
+	{ true, device_up, device_down },
+	{ true, load_up, NULL },
+	{ true, session_up, session_down },
+	{ false, mark_up, mark_down },
+	{ false, claim_up, claim_down },
+	{ true, feeder_up, feeder_down },
+	{ false, grant_up, grant_down },
+	{ true, thread_up, thread_down },
+	{ true, resume_up, NULL },
+};
+
+#define NR_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
+
+static int walk(struct attaching *w, struct blk_error *e)
+{
+	bool writable = w->a->writable;
+	int i, ret = 0;
+
+	for (i = 0; i < NR_STEPS && !ret; i++)
+		if (writable || steps[i].for_reader)
+			ret = steps[i].up(w, e);
+	if (!ret)
+		return 0;
+	/* the step that failed has left nothing: from the one before it */
+	for (i -= 2; i >= 0; i--)
+		if ((writable || steps[i].for_reader) && steps[i].down)
+			steps[i].down(w);
+	return ret;
+}
+
+int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
+	       struct blk_error *e)
+{
+	struct attaching w = { .p = p };
+	int ret;
+
+	*out = NULL;
+	w.a = blk_attachment_new(p->file, p->image);
+	if (!w.a)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	snprintf(w.a->name, sizeof(w.a->name), "%s", p->name);
+	w.a->writable = p->writable;
+	w.a->notify = p->notify;
+	w.a->opaque = p->opaque;
+	ret = walk(&w, e);
+	if (ret) {
+		blk_attachment_free(w.a);
+		return ret;
+	}
+	w.a->live = true;
+	blk_scan_start(w.a);
+	blk_feeder_go(w.a);
+	*out = w.a;
+	return 0;
+}
+
+/*
+ * Looking at it
+ */
+
+struct blk_file *blk_attach_file(struct blk_attachment *a)
+{
+	return a->file;
+}
+
+struct blk_qcow2 *blk_attach_image(struct blk_attachment *a)
+{
+	return a->image;
+}
+
+const char *blk_attach_name(const struct blk_attachment *a)
+{
+	return a->name;
+}
+
+bool blk_attach_writable(const struct blk_attachment *a)
+{
+	return a->writable;
+}
+
+uint64_t blk_attach_dev(const struct blk_attachment *a)
+{
+	return a->dev;
+}
+
+int blk_attach_get(struct blk_attachment *a, struct blk_kdev *out,
+		   struct blk_error *e)
+{
+	return blk_genl_get(a->genl, a->dev, 0, out, e);
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Detaching, and the other two ends of an attachment: abandoning (the device
+ * stays) and forgetting (it went without us).
+ *
+ * Owns: the order suspend, handover, take, remove, drop, trim, unmark; and
+ * that the device goes on as before when a step before the removal fails.
+ * Must not: edit metadata unless the kernel has handed it over clean
+ * (DESIGN-RULES 9), or remove the mark while anything may be leaked.
+ * Threads: the caller's.  The feeder serves until the device is suspended.
+ *
+ * Killed between any two steps: before the removal the next daemon adopts (and
+ * resumes) the device and scans; after it the mark makes the next attach scan.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "io/lock.h"
+#include "kctl/attachment.h"
+#include "kctl/dm.h"
+#include "kctl/holders.h"
+
+#define BUSY_TRIES	20
+#define BUSY_NS		100000000L
+#define SCAN_MS		2000
+
+/* What one call of blk_detach() has in hand. */
+struct detaching {
+	struct blk_attachment *a;
+	char name[BLK_DM_NAME_MAX];	/* it may have been renamed */
+	struct blk_run_list grants, freed;
+	bool failed;		/* the device had failed before */
+	bool clean;		/* the metadata was handed over */
+};
+
+static void nap(void)
+{
+	struct timespec ts = { .tv_nsec = BUSY_NS };
+
+	nanosleep(&ts, NULL);
+}
+
+static int busy(const char *name, uint64_t dev, struct blk_error *e)
+{
+	struct blk_holders h;
+
+	blk_holders_find(dev, &h);
+	blk_error_set(e, BLK_ERR_BUSY, EBUSY, "device \"%s\" is in use%s%s",
+		      name, h.count ? ": " : "", h.text);
+	blk_error_hint(e, "unmount it, or end the programs that have it open");
+	return -EBUSY;
+}
+
+int blk_attachment_remove(const char *name, struct blk_error *e)
+{
+	int ret, tries = BUSY_TRIES;
+
+	/* udev's blkid opens what has just been resumed or closed */
+	while ((ret = blk_dm_remove(name, e)) == -EBUSY && --tries)
+		nap();
+	return ret;
+}
+
+/* Nobody has it open?  -ENOENT: it is no longer there. */
+static int check_idle(struct detaching *d, struct blk_error *e)
+{
+	struct blk_dm_info info;
+	struct blk_holders h;
+	int ret, tries = BUSY_TRIES;
+
+	for (;;) {
+		ret = blk_dm_info(d->name, &info, e);
+		if (!ret && (info.dev != d->a->dev ||
+			     strcmp(info.uuid, d->a->uuid)))
+			ret = -ENOENT;	/* another one of that name */
+		if (ret || !info.open_count)
+			return ret;
+		blk_holders_find(d->a->dev, &h);
+		if (h.lasting || !--tries)
+			return busy(d->name, d->a->dev, e);
+		nap();
+	}
+}
+
+/*
+ * Back to how it was
+ */
+
+static void give_back(struct detaching *d)
+{
+	struct dm_qcow_run *v = d->grants.v;
+	size_t n = d->grants.n, part;
+
+	for (; n; v += part, n -= part) {
+		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
+		if (blk_grant_give(d->a, v, part, 0, NULL, NULL))
+			blk_grant_drop(d->a, v, part);
+	}
+	blk_grant_drop(d->a, d->freed.v, d->freed.n);
+}
+
+static void carry_on(struct detaching *d, struct blk_error *e)
+{
+	struct blk_error why = { 0 };
+
+	if (d->a->writable) {
+		give_back(d);
+		if (blk_dm_resume(d->name, &why) && e)
+			blk_error_hint(e, "it is still suspended: %.200s",
+				       why.msg);
+	}
+	blk_feeder_go(d->a);
+}
+
+/*
+ * The writer's side
+ */
+
+/* Suspended: everything the kernel has of ours comes back. */
+static int collect(struct detaching *d, struct blk_error *e)
+{
+	struct blk_attachment *a = d->a;
+	struct blk_kdev k;
+	int ret;
+
+	ret = blk_genl_handover(a->genl, a->dev, a->session, NULL, e);
+	if (ret && d->failed && !blk_grant_is_lost(ret)) {
+		/* its writes and flushes have failed since: no news */
+		atomic_store(&a->keep_mark, true);
+		return 0;
+	}
+	if (ret == -EIO)
+		blk_error_set(e, BLK_ERR_FAILED, EIO,
+			      "device \"%s\" could not write all of its "
+			      "metadata to %s", d->name, a->file->path);
+	if (!ret)
+		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &d->grants, e);
+	if (!ret)
+		ret = blk_run_list_take(a, DM_QCOW_TAKE_FREED, &d->freed, e);
+	if (!ret)
+		ret = blk_genl_get(a->genl, a->dev, a->session, &k, e);
+	if (ret)
+		return ret;
+	if (k.state & (DM_QCOW_STATE_LEAKED | DM_QCOW_STATE_CORRUPT))
+		atomic_store(&a->keep_mark, true);
+	d->clean = true;
+	return 0;
+}
+
+static int suspend_writer(struct detaching *d, struct blk_error *e)
+{
+	struct blk_attachment *a = d->a;
+	int ret;
+
+	blk_scan_wait(a, SCAN_MS);
+	ret = blk_dm_suspend(d->name, false, e);
+	if (ret)
+		return ret;
+	blk_feeder_pause(a);
+	ret = collect(d, e);
+	if (ret)
+		carry_on(d, e);
+	return ret;
+}
+
+/* The device has gone; the image is ours alone. */
+static int settle(struct detaching *d, struct blk_error *e)
+{
+	struct blk_attachment *a = d->a;
+	int ret, err;
+
+	if (!d->clean) {
+		blk_scan_stop(a);
+		return blk_error_set(e, BLK_ERR_FAILED, EIO,
+				     "the device had failed: what was written "
+				     "since may be missing");
+	}
+	ret = blk_grant_drop(a, d->grants.v, d->grants.n);
+	err = blk_grant_drop(a, d->freed.v, d->freed.n);
+	ret = ret ? ret : err;
+	blk_scan_finish(a);
+	blk_qcow2_set_ops(a->image, NULL, NULL);
+	err = blk_qcow2_trim(a->image, NULL);
+	ret = ret ? ret : err;
+	if (!ret && !atomic_load(&a->keep_mark) && !blk_scan_is_open(a))
+		ret = blk_qcow2_unmark(a->image, NULL);
+	err = blk_file_flush(a->file);
+	ret = ret ? ret : err;
+	if (ret)
+		blk_error_set(e, BLK_ERR_FAILED, -ret,
+			      "unused clusters of %s could not all be given "
+			      "back: %s; the next attach tries again",
+			      a->file->path, strerror(-ret));
+	return ret;
+}
+
+/*
+ * The ends
+ */
+
+void blk_attachment_disown(struct blk_attachment *a, bool unlock)
+{
+	if (a->image)
+		blk_qcow2_set_ops(a->image, NULL, NULL);
+	if (!a->own)
+		return;
+	if (a->image)
+		blk_qcow2_close(a->image);
+	/* a loop device that udev still looks at would keep the locks */
+	if (unlock && a->file)
+		blk_unlock_image(a->file->fd);
+	blk_file_close(a->file);
+	a->image = NULL;
+	a->file = NULL;
+}
+
+static void finish(struct detaching *d, struct blk_error *e)
+{
+	struct blk_attachment *a = d->a;
+
+	blk_feeder_stop(a);
+	a->notify = NULL;	/* no news of what the caller is ending */
+	/* autoclear: the loop device goes with its last user */
+	blk_loop_close(&a->loop);
+	if (a->writable)
+		settle(d, e);
+	/* what blkid has read meanwhile is stale for buffered readers */
+	if (a->file->is_bdev)
+		ioctl(a->file->fd, BLKFLSBUF, 0);
+	blk_attachment_disown(a, true);
+	blk_attachment_free(a);
+}
+
+static int detach(struct detaching *d, struct blk_error *e)
+{
+	int ret;
+
+	if (d->a->writable) {
+		ret = suspend_writer(d, e);
+		if (ret)
+			return ret;
+	} else {
+		blk_feeder_pause(d->a);
+	}
+	ret = blk_attachment_remove(d->name, e);
+	if (ret == -EBUSY)
+		busy(d->name, d->a->dev, e);
+	if (ret) {
+		carry_on(d, e);
+		return ret;
+	}
+	finish(d, e);
+	return 0;
+}
+
+int blk_detach(struct blk_attachment *a, struct blk_error *e)
+{
+	struct detaching d = { .a = a };
+	struct blk_kdev k;
+	int ret;
+
+	if (e)
+		memset(e, 0, sizeof(*e));
+	snprintf(d.name, sizeof(d.name), "%s", a->name);
+	ret = blk_attach_get(a, &k, e);
+	if (!ret) {
+		if (k.name[0])
+			snprintf(d.name, sizeof(d.name), "%s", k.name);
+		d.failed = k.mode >= DM_QCOW_MODE_READ_ONLY;
+		ret = check_idle(&d, e);
+	}
+	if (ret == -ENODEV || ret == -ENXIO || ret == -ENOENT) {
+		if (e)
+			memset(e, 0, sizeof(*e));
+		blk_attach_forget(a);
+		return 0;
+	}
+	if (!ret)
+		ret = detach(&d, e);
+	blk_run_list_free(&d.grants);
+	blk_run_list_free(&d.freed);
+	return ret;
+}
+
+void blk_attach_abandon(struct blk_attachment *a)
+{
+	blk_feeder_stop(a);
+	blk_scan_stop(a);
+	blk_attachment_disown(a, false);
+	blk_attachment_free(a);
+}
+
+void blk_attach_forget(struct blk_attachment *a)
+{
+	blk_feeder_stop(a);
+	blk_scan_stop(a);
+	blk_attachment_disown(a, true);
+	blk_attachment_free(a);
+}

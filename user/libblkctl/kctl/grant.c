@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Clusters on their way into the kernel and back.
+ *
+ * Owns: how much is kept granted, sequence numbers, and that each run is in
+ * exactly one place: free, granted, or ours to drop.
+ * Must not: allocate memory on the way of a grant, log, or issue device-mapper
+ * ioctls (DESIGN-RULES 8).
+ * Threads: the feeder, or whoever has paused it (attachment.h).
+ *
+ * How much: the target begins at 32 MiB (at least 16 clusters) and doubles, up
+ * to 512 MiB, whenever more than half of it was consumed within a second.  The
+ * grants are filled up to one and a half targets as soon as they fall below
+ * one, and never beyond what the guest's disk could need at all.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kctl/attachment.h"
+
+#define NS_PER_S	1000000000ULL
+#define NS_PER_MS	1000000ULL
+
+#define TARGET_FIRST	(32ULL << 20)
+#define TARGET_CLUSTERS	16
+#define TARGET_MAX	(512ULL << 20)
+#define SEND_TRIES	5
+#define REFUSED_MAX	3
+#define WATCH_MS	1000
+#define RETRY_NS	NS_PER_S
+#define IDLE_RETRY_NS	(10 * NS_PER_S)	/* full, but nobody waits */
+/* freed runs are worth an fsync when there are many or they are old */
+#define REAP_RUNS	256
+#define REAP_NS		(200 * NS_PER_MS)
+
+uint64_t blk_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+bool blk_grant_is_lost(int ret)
+{
+	return ret == -ENODEV || ret == -ENXIO || ret == -ESTALE ||
+		ret == -EPERM;
+}
+
+static bool is_unsure(int ret)
+{
+	return ret == -ENOBUFS || ret == -ETIMEDOUT || ret == -ENOMEM ||
+		ret == -EPROTO;
+}
+
+/*
+ * Giving
+ */
+
+/* Did the grant arrive?  The kernel's last sequence tells. */
+static bool has_arrived(struct blk_attachment *a, uint64_t seq,
+			uint64_t *granted)
+{
+	struct blk_kdev k;
+
+	if (blk_genl_get(a->genl, a->dev, 0, &k, NULL) || k.seq < seq)
+		return false;
+	if (granted)
+		*granted = k.granted;
+	return true;
+}
+
+int blk_grant_give(struct blk_attachment *a, const struct dm_qcow_run *runs,
+		   size_t n, uint32_t flags, uint64_t *granted,
+		   struct blk_error *e)
+{
+	uint64_t seq = ++a->seq;
+	bool sent = false;	/* once before, with an unknown outcome */
+	int ret, tries;
+
+	for (tries = SEND_TRIES; tries; tries--) {
+		ret = blk_genl_grant(a->genl, a->dev, a->session, seq, runs, n,
+				     flags, granted, e);
+		if (!is_unsure(ret) && !(sent && ret == -EALREADY))
+			return ret;
+		if (has_arrived(a, seq, granted))
+			return 0;
+		sent = true;
+	}
+	return ret;
+}
+
+int blk_grant_drop(struct blk_attachment *a, const struct dm_qcow_run *runs,
+		   size_t n)
+{
+	int ret;
+
+	if (!n)
+		return 0;
+	ret = blk_qcow2_release(a->image, runs, n, NULL);
+	a->feeder.released = blk_now_ns();
+	if (!ret)
+		return 0;
+	atomic_store(&a->keep_mark, true);
+	if (ret == -EUCLEAN)
+		blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
+	return ret;
+}
+
+/* Says that there is nothing to give, once. */
+static void tell_full(struct blk_attachment *a, const struct blk_kdev *k)
+{
+	struct blk_feeder *f = &a->feeder;
+
+	f->retry = blk_now_ns() +
+		(k->granted && !k->parked ? IDLE_RETRY_NS : RETRY_NS);
+	if (!f->host_full)
+		f->host_full = !blk_grant_give(a, NULL, 0,
+					       DM_QCOW_GRANT_HOST_FULL, NULL,
+					       NULL);
+	if (!f->starved && (!k->granted || k->parked)) {
+		f->starved = true;
+		blk_feeder_notify(a, BLK_ATTACH_NOSPACE);
+	}
+}
+
+/*
+ * The kernel would not have them.  -EUCLEAN: a table of the guest's refers to
+ * one of these clusters although its refcount was 0.  All of them stay
+ * allocated: dropping the reference would hand the cluster out once more.
+ * (Not so while attaching: that ends here, and leaves the image as it was.)
+ */
+static int refused(struct blk_attachment *a, size_t n, int ret)
+{
+	struct blk_feeder *f = &a->feeder;
+
+	f->retry = blk_now_ns() + RETRY_NS;
+	if (blk_grant_is_lost(ret)) {
+		atomic_store(&a->keep_mark, true);
+		return ret;
+	}
+	if (is_unsure(ret) || ret == -EALREADY) {
+		/* granted or not: nobody knows */
+		atomic_store(&a->keep_mark, true);
+		return 0;
+	}
+	if (ret == -EUCLEAN) {
+		f->refused++;
+		blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
+	}
+	if (ret == -EUCLEAN && a->live)
+		atomic_store(&a->keep_mark, true);
+	else
+		blk_grant_drop(a, f->runs, n);
+	return 0;
+}
+
+/* One allocation, one message.  1: more can be tried at once. */
+static int give_some(struct blk_attachment *a, uint64_t bytes,
+		     const struct blk_kdev *k, uint64_t *have)
+{
+	struct blk_feeder *f = &a->feeder;
+	size_t n = DM_QCOW_MAX_RUNS;
+	uint64_t granted = 0;
+	int ret;
+
+	ret = blk_qcow2_alloc(a->image, bytes, f->runs, &n, NULL);
+	if (ret == -ENOSPC || (!ret && !n)) {
+		tell_full(a, k);
+		return 0;
+	}
+	if (ret) {
+		f->retry = blk_now_ns() + RETRY_NS;
+		return 0;
+	}
+	ret = blk_grant_give(a, f->runs, n, 0, &granted, NULL);
+	if (ret)
+		return refused(a, n, ret);
+	f->host_full = f->starved = false;
+	f->retry = 0;
+	*have = granted << a->cluster_bits;
+	return 1;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Doubles the target when the guest is eating it up. */
+static void adapt(struct blk_attachment *a, const struct blk_kdev *k)
+{
+	struct blk_feeder *f = &a->feeder;
+	uint64_t now = blk_now_ns();
+	uint64_t consumed = k->consumed << a->cluster_bits;
+	uint64_t used = consumed > f->consumed ? consumed - f->consumed : 0;
+	uint64_t window = max_u64(now - f->since, NS_PER_S);
+
+	/* a window that was cut long by a slow disk counts for its length */
+	if (used / (window / NS_PER_MS) * 1000 > f->target / 2)
+		f->target = min_u64(2 * f->target, TARGET_MAX);
+	else if (now - f->since < NS_PER_S && consumed >= f->consumed)
+		return;
+	f->consumed = consumed;
+	f->since = now;
+}
+
+static void first_target(struct blk_attachment *a, const struct blk_kdev *k)
+{
+	const struct qcow2_header *h = blk_qcow2_header(a->image);
+	uint64_t guest = (h->size + qcow2_cluster_size(h) - 1) >>
+		h->cluster_bits;
+	struct blk_feeder *f = &a->feeder;
+
+	f->cap = (guest + qcow2_l1_needed(h)) << h->cluster_bits;
+	f->target = max_u64(TARGET_FIRST,
+			    (uint64_t)TARGET_CLUSTERS << h->cluster_bits);
+	f->consumed = k->consumed << a->cluster_bits;
+	f->since = blk_now_ns();
+}
+
+int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
+{
+	struct blk_feeder *f = &a->feeder;
+	uint64_t have = k->granted << a->cluster_bits;
+	uint64_t first = max_u64(TARGET_FIRST,
+				 (uint64_t)TARGET_CLUSTERS << a->cluster_bits);
+	uint64_t low, high, step;
+	int ret = 1;
+
+	if (!f->target)
+		first_target(a, k);
+	adapt(a, k);
+	/* no fsync for each cluster of a small disk */
+	low = min_u64(f->target, f->cap - f->cap / 4);
+	high = min_u64(f->target + f->target / 2, f->cap);
+	if (have >= low || k->mode >= DM_QCOW_MODE_READ_ONLY ||
+	    f->refused >= REFUSED_MAX || (f->retry && blk_now_ns() < f->retry))
+		return 0;
+	/* small steps first reach the guest sooner; each costs an fsync */
+	step = max_u64(first, f->target / 4);
+	while (ret > 0 && have < high && !blk_feeder_interrupted(a))
+		ret = give_some(a, min_u64(step, high - have), k, &have);
+	return ret < 0 ? ret : 0;
+}
+
+/*
+ * Taking
+ */
+
+int blk_grant_reap(struct blk_attachment *a)
+{
+	struct blk_feeder *f = &a->feeder;
+	size_t n = 0;
+	int ret;
+
+	ret = blk_genl_take(a->genl, a->dev, a->session, DM_QCOW_TAKE_FREED,
+			    f->runs, &n, NULL);
+	if (ret) {
+		/* they may have left the kernel and got lost on the way */
+		if (!blk_grant_is_lost(ret))
+			atomic_store(&a->keep_mark, true);
+		return ret;
+	}
+	if (!n)
+		return 0;
+	blk_grant_drop(a, f->runs, n);
+	/* there may be space again */
+	f->retry = 0;
+	return 1;
+}
+
+bool blk_grant_should_reap(const struct blk_attachment *a,
+			   const struct blk_kdev *k)
+{
+	const struct blk_feeder *f = &a->feeder;
+
+	if (!k->freed)
+		return false;
+	return k->freed >= REAP_RUNS || f->host_full ||
+		blk_now_ns() - f->released >= REAP_NS;
+}
+
+int blk_grant_rest(const struct blk_attachment *a, const struct blk_kdev *k)
+{
+	uint64_t now = blk_now_ns(), until = now + WATCH_MS * NS_PER_MS;
+	const struct blk_feeder *f = &a->feeder;
+
+	if (k->freed)
+		until = min_u64(until, f->released + REAP_NS);
+	if (f->retry)
+		until = min_u64(until, f->retry);
+	return until <= now ? 1 : (until - now) / NS_PER_MS + 1;
+}
+
+int blk_run_list_take(struct blk_attachment *a, uint32_t what,
+		      struct blk_run_list *l, struct blk_error *e)
+{
+	struct dm_qcow_run *v;
+	size_t n;
+	int ret;
+
+	for (;;) {
+		/* room first: what has been taken must have a place */
+		v = realloc(l->v, (l->n + DM_QCOW_MAX_RUNS) * sizeof(*v));
+		if (!v)
+			return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+					     "out of memory");
+		l->v = v;
+		ret = blk_genl_take(a->genl, a->dev, a->session, what,
+				    &v[l->n], &n, e);
+		if (ret) {
+			atomic_store(&a->keep_mark, true);
+			return ret;
+		}
+		if (!n)
+			return 0;
+		l->n += n;
+	}
+}
+
+void blk_run_list_free(struct blk_run_list *l)
+{
+	free(l->v);
+	l->v = NULL;
+	l->n = 0;
+}

@@ -46,7 +46,7 @@ check-kdir:
 		echo "hint: scripts/install-deps, or make user" >&2; exit 1; }
 
 sparse: | check-kdir
-	+@tests/lint/sparse $(KVER) $(KDIR)
+	+@tests/sparse $(KVER) $(KDIR)
 
 # --- userspace --------------------------------------------------------------
 
@@ -88,11 +88,11 @@ objects = $(patsubst %.c,$(U)/%.o,$(1))
 libsrc := $(wildcard user/libblkctl/*.c user/libblkctl/*/*.c)
 progs := $(foreach p,blkctld blkctl,$(if $(wildcard user/$(p)/*.c),$(p)))
 map := $(wildcard user/libblkctl/libblkctl.map)
-SOVER := 0
+SONUM := 0
 comma := ,
 
 ifneq ($(libsrc),)
-build-user: $(U)/libblkctl.a $(U)/libblkctl.so.$(SOVER)
+build-user: $(U)/libblkctl.a $(U)/libblkctl.so.$(SONUM)
 endif
 build-user: $(addprefix $(U)/,$(progs))
 
@@ -100,7 +100,7 @@ $(U)/libblkctl.a: $(call objects,$(libsrc))
 	@rm -f $@
 	$(call say,AR)ar rcs $@ $^
 
-$(U)/libblkctl.so.$(SOVER): $(call objects,$(libsrc)) $(map)
+$(U)/libblkctl.so.$(SONUM): $(call objects,$(libsrc)) $(map)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(@F) \
 		$(addprefix -Wl$(comma)--version-script=,$(map)) \
 		-o $@ $(filter %.o,$^) $(PKG_LIBS)
@@ -164,9 +164,9 @@ install-module: module
 install-user: user
 	@for p in $(progs); do $(INSTALL) $(U)/$$p $(D)$(sbindir)/$$p; done
 ifneq ($(libsrc),)
-	@$(INSTALL) -m 644 $(U)/libblkctl.so.$(SOVER) $(D)$(libdir)/libblkctl.so.$(SOVER)
+	@$(INSTALL) -m 644 $(U)/libblkctl.so.$(SONUM) $(D)$(libdir)/libblkctl.so.$(SONUM)
 	@$(INSTALL) -m 644 $(U)/libblkctl.a $(D)$(libdir)/libblkctl.a
-	@ln -sf libblkctl.so.$(SOVER) $(D)$(libdir)/libblkctl.so
+	@ln -sf libblkctl.so.$(SONUM) $(D)$(libdir)/libblkctl.so
 	@cd user/libblkctl && for h in *.h */*.h; do test ! -e $$h || \
 		$(INSTALL) -m 644 $$h $(D)$(includedir)/libblkctl/$$h; done
 endif

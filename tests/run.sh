@@ -45,6 +45,16 @@ ls -dt build/test.* | tail -n +6 | xargs -r rm -rf
 
 wanted() { [[ -z $filter || $1 =~ $filter ]]; }
 
+# any_wanted GROUP FILE...
+any_wanted() {
+	local group=$1 f
+	shift
+	for f in "$@"; do
+		[ -e "$f" ] && wanted "$group/$(basename "${f%.*}")" && return 0
+	done
+	return 1
+}
+
 # count FILE: passed, failed and skipped tests of a KTAP file
 count() {
 	awk '/^1\.\.0 # SKIP/ { skip++ }
@@ -183,8 +193,8 @@ group_dkms() {
 
 group_unit() {
 	local f name
-	compgen -G 'tests/unit/*.c' >/dev/null || return 0
-	check unit/build make -s unit-build
+	any_wanted unit tests/unit/*.c tests/unit/*.sh || return 0
+	check unit/build make -s user unit-build
 	check unit/build-sanitized make -s unit-build SAN=1
 	for f in tests/unit/*.c; do
 		name=$(basename "$f" .c)
@@ -193,22 +203,27 @@ group_unit() {
 		[ ! -x build/user/gcc-san/unit/"$name" ] ||
 			run_ktap "unit/$name-sanitized" build/user/gcc-san/unit/"$name"
 	done
+	# Of the programs; they find them in $BIN.
+	for f in tests/unit/*.sh; do
+		[ ! -e "$f" ] || run_ktap "unit/$(basename "$f" .sh)" \
+			env BIN="$REPO/build/user/gcc" bash "$f"
+	done
 }
 
 # A fuzzer's corpus is kept from run to run; its seeds are in the tree.
 fuzz() {
-	local name=$1 corpus
+	local name=$1 corpus seeds=()
+	[ ! -d "tests/fuzz/$name.seeds" ] || seeds=("tests/fuzz/$name.seeds")
 	corpus=${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow/corpus/$name
 	mkdir -p "$corpus" "$out/fuzz"
 	build/user/clang-san/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-20}" \
 		-timeout=10 -rss_limit_mb=4096 -artifact_prefix="$out/fuzz/$name-" \
-		-verbosity=0 -print_final_stats=1 "$corpus" \
-		$([ ! -d "tests/fuzz/$name.seeds" ] || echo "tests/fuzz/$name.seeds")
+		-verbosity=0 -print_final_stats=1 "$corpus" "${seeds[@]}"
 }
 
 group_fuzz() {
 	local f
-	compgen -G 'tests/fuzz/*.c' >/dev/null || return 0
+	any_wanted fuzz tests/fuzz/*.c || return 0
 	check fuzz/build make -s fuzz-build CC=clang SAN=1
 	for f in tests/fuzz/*.c; do
 		f=$(basename "$f" .c)
@@ -232,45 +247,55 @@ tests_for() {
 	done
 }
 
-# take_results KERNEL SHARE: moves them and reports what was not seen yet
+# take_results KERNEL SHARE: reports the tests that have ended
 take_results() {
 	local f name
 	mkdir -p "$out/device"
-	for f in "$2"/results/*.ktap; do
+	for f in "$2"/results/*.done; do
 		[ -e "$f" ] || continue
-		name=$(basename "$f" .ktap)
-		if [ ! -e "${f%.ktap}.done" ]; then
-			echo "not ok - the guest survives" >>"$f"
-			tail -n 60 "$2/kernel.log" | sed 's/^/# /' >>"$f"
-			echo 0 >"${f%.ktap}.done"
-		fi
-		mv "$f" "$out/device/$name@$1.ktap"
-		report "device/$name@$1" "$(cat "${f%.ktap}.done")"
+		name=$(basename "$f" .done)
+		mv "${f%.done}.ktap" "$out/device/$name@$1.ktap"
+		report "device/$name@$1" "$(cat "$f")"
+		rm "$f"
 	done
 }
 
-# boot KERNEL NUMBER OPTIONS TEST...: until all have run, in as many guests as
-# they kill
+# take_victims KERNEL SHARE: the test in which the guest died
+take_victims() {
+	local f
+	for f in "$2"/results/*.ktap; do
+		[ -e "$f" ] || continue
+		echo "not ok - the guest survives" >>"$f"
+		tail -n 60 "$2/kernel.log" | sed 's/^/# /' >>"$f"
+		echo 0 >"${f%.ktap}.done"
+	done
+	take_results "$@"
+}
+
+# boot_guest KERNEL NUMBER OPTIONS TEST...: until all have run, in as many
+# guests as they kill
 boot_guest() {
-	local kernel=$1 n=$2 opts=$3 try rc left share
+	local kernel=$1 n=$2 opts=$3 try rc left share f
 	shift 3
 	for try in 1 2 3 4 5; do
 		share=$out/guest-$kernel-$n.$try
 		mkdir -p "$share"
+		# Every line says that one more test has ended.
 		# shellcheck disable=SC2086
 		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
 			--log "$share/kernel.log" $opts \
-			-- tests/vm/guest-suite "$@" >"$share/output" 2>&1
-		rc=$?
+			-- tests/vm/guest-suite "$@" 2>"$share/output" |
+			while read -r _; do take_results "$kernel" "$share"; done
+		rc=${PIPESTATUS[0]}
 		take_results "$kernel" "$share"
+		take_victims "$kernel" "$share"
 		left=()
 		for f in "$@"; do
 			[ -e "$out/device/$(basename "$f" .sh)@$kernel.ktap" ] ||
 				left+=("$f")
 		done
-		if [ ${#left[@]} = $# ] || [ $rc = 99 ]; then
+		[ "$rc" = 0 ] ||
 			check "device/guest-$n.$try@$kernel" guest_failed "$share" "$@"
-		fi
 		[ ${#left[@]} -gt 0 ] && [ ${#left[@]} -lt $# ] || return
 		set -- "${left[@]}"
 	done

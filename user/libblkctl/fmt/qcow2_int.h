@@ -184,9 +184,15 @@ uint64_t blk_grow_limit(const struct blk_qcow2 *q);
 int blk_alloc_prepare(struct blk_qcow2 *q, struct blk_error *e);
 /* The last cluster in use, from the refcounts and the metadata */
 int blk_alloc_find_end(struct blk_qcow2 *q, uint64_t *end, bool *exact);
+
+/* qcow2_release.c */
 /* Drops references without judging them; commits as needed. */
 int blk_release_runs(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 		     size_t n);
+/* A refcount has become 0 in a slot; at most BLK_MAX_FREED until settled */
+void blk_release_note(struct blk_qcow2 *q, uint64_t cluster);
+/* Commits, then gives the noted space back to the host and the allocator. */
+int blk_release_settle(struct blk_qcow2 *q);
 
 /* qcow2_scan.c */
 void blk_scan_touch(struct blk_qcow2 *q, uint64_t cluster, uint64_t n);

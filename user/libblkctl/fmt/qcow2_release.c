@@ -24,7 +24,7 @@ static bool keep_contents(const struct blk_qcow2 *q,
 }
 
 /* Makes the drops durable, then gives the host its space back. */
-static int settle(struct blk_qcow2 *q)
+int blk_release_settle(struct blk_qcow2 *q)
 {
 	int ret = blk_slots_commit(q);
 
@@ -39,7 +39,7 @@ static int settle(struct blk_qcow2 *q)
 	return ret;
 }
 
-static void note_freed(struct blk_qcow2 *q, uint64_t cluster)
+void blk_release_note(struct blk_qcow2 *q, uint64_t cluster)
 {
 	uint64_t off = cluster << q->h.cluster_bits;
 	struct dm_qcow_run *last = q->n_freed ?
@@ -66,7 +66,7 @@ static int drop_in_block(struct blk_qcow2 *q, struct blk_slot **s, uint64_t c,
 		int ret;
 
 		if (q->n_freed == BLK_MAX_FREED) {
-			ret = settle(q);
+			ret = blk_release_settle(q);
 			if (!ret)
 				ret = blk_slot_get(q, c >> q->rb_bits, s);
 			if (ret < 0)
@@ -81,7 +81,7 @@ static int drop_in_block(struct blk_qcow2 *q, struct blk_slot **s, uint64_t c,
 		blk_slot_set(q, *s, c & mask, rc - 1);
 		blk_scan_touch(q, c, 1);
 		if (rc == 1)
-			note_freed(q, c);
+			blk_release_note(q, c);
 	}
 	return err;
 }
@@ -100,7 +100,7 @@ static int drop_clusters(struct blk_qcow2 *q, uint64_t c, uint64_t end)
 			return -EUCLEAN;	/* nothing is counted there */
 		ret = blk_slot_get(q, c >> q->rb_bits, &s);
 		if (ret == -ENOBUFS) {
-			ret = settle(q);
+			ret = blk_release_settle(q);
 			if (!ret)
 				continue;
 		}
@@ -158,7 +158,7 @@ int blk_release_runs(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 			break;
 	}
 	if (!ret || ret == -EUCLEAN)
-		ret = settle(q);
+		ret = blk_release_settle(q);
 	else
 		blk_slots_abort(q, false);
 	q->n_freed = 0;

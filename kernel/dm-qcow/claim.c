@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Claimed host clusters.
+ *
+ * Owns the bitmap pages, which appear when a first bit in them is set.
+ * Locking: everything under qcow_claims.lock (a mutex: allocation may sleep,
+ * but never recurses into I/O).
+ */
+#include <linux/bitops.h>
+#include <linux/slab.h>
+
+#include "claim.h"
+
+#define PAGE_BITS	(PAGE_SIZE * 8)
+
+void qcow_claims_init(struct qcow_claims *c)
+{
+	int i;
+
+	mutex_init(&c->lock);
+	for (i = 0; i < QCOW_CLAIM_KINDS; i++)
+		xa_init(&c->pages[i]);
+}
+
+void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
+{
+	unsigned long index;
+	void *page;
+
+	xa_for_each(&c->pages[kind], index, page)
+		kfree(page);
+	xa_destroy(&c->pages[kind]);
+}
+
+void qcow_claims_exit(struct qcow_claims *c)
+{
+	int i;
+
+	for (i = 0; i < QCOW_CLAIM_KINDS; i++)
+		qcow_claims_reset(c, i);
+	mutex_destroy(&c->lock);
+}
+
+bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
+{
+	unsigned long *page;
+
+	lockdep_assert_held(&c->lock);
+	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	return page && test_bit(nr % PAGE_BITS, page);
+}
+
+int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
+{
+	unsigned long *page;
+	int r;
+
+	lockdep_assert_held(&c->lock);
+	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	if (!page) {
+		page = kzalloc(PAGE_SIZE, GFP_NOIO);
+		if (!page)
+			return -ENOMEM;
+		r = xa_err(xa_store(&c->pages[kind], nr / PAGE_BITS, page,
+				    GFP_NOIO));
+		if (r) {
+			kfree(page);
+			return r;
+		}
+	}
+	return __test_and_set_bit(nr % PAGE_BITS, page);
+}
+
+void qcow_claim_clear(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
+{
+	unsigned long *page;
+
+	lockdep_assert_held(&c->lock);
+	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	if (page)
+		__clear_bit(nr % PAGE_BITS, page);
+}
+
+void qcow_unclaim_range(struct qcow_claims *c, enum qcow_claim kind, u64 first,
+			u64 nr)
+{
+	while (nr--)
+		qcow_claim_clear(c, kind, first + nr);
+}
+
+int qcow_claim_range(struct qcow_claims *c, enum qcow_claim kind, u64 first,
+		     u64 nr)
+{
+	u64 i;
+	int r;
+
+	for (i = 0; i < nr; i++)
+		if (qcow_claim_is_metadata(c, first + i) ||
+		    qcow_claim_test(c, QCOW_CLAIM_DATA, first + i))
+			return -EUCLEAN;
+	for (i = 0; i < nr; i++) {
+		r = qcow_claim_set(c, kind, first + i);
+		if (r < 0) {
+			qcow_unclaim_range(c, kind, first, i);
+			return r;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * An opened qcow2 image: geometry, L1 table, slice cache, claims, commit
+ * state.  Shared by all devices whose tables name the same block device.
+ */
+#ifndef QCOW_IMAGE_H
+#define QCOW_IMAGE_H
+
+#include <linux/blkdev.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include <linux/qcow2_disk.h>
+
+#include "claim.h"
+#include "commit.h"
+#include "inflight.h"
+
+struct dm_kcopyd_client;
+struct qcow_device;
+struct qcow_target;
+
+/* An L1 table that readers find by RCU. */
+struct qcow_l1 {
+	struct rcu_head rcu;
+	u32 nr;
+	u64 entry[];		/* host order; written by the worker only */
+};
+
+/**
+ * struct qcow_image - one qcow2 image on one block device
+ * @node: in the list of images; the list's mutex guards it, @targets and @dead
+ * @targets: tables that use this image (qcow_target.image_node)
+ * @bdev: where the image is; every target of the image holds it open
+ * @h: the header as the constructor read it; geometry never changes
+ * @entry_bits: log2 of the entries in a slice
+ * @slice_bytes: of a slice on disk: min(4096, cluster)
+ * @l1: read under RCU
+ * @generation: how often header and L1 have been read
+ * @stale: the daemon may have edited metadata: read it anew at the next resume
+ * @corrupt: bad metadata was found
+ * @owner: the device that may write, NULL if none; set before its first resume
+ * @held: the open file whose locks protect the image, or NULL
+ * @slices: slice by number (guest offset >> slice span), found under RCU
+ * @loading: slices on their way in, by the same number; under @load_lock
+ * @nr_slices: slices in @slices
+ * @lru: all of them, @lru_lock
+ * @wq: loads, commits and the owners' deferred bios; WQ_MEM_RECLAIM
+ */
+struct qcow_image {
+	/* read by every bio */
+	struct block_device *bdev;
+	u8 cluster_bits;
+	u8 entry_bits;
+	u8 slice_span_bits;	/* guest bytes that a slice maps, log2 */
+	u8 l2_span_bits;	/* guest bytes that an L2 table maps, log2 */
+	u32 cluster_size;
+	u32 slice_bytes;
+	struct qcow_l1 __rcu *l1;
+	struct xarray slices;
+	struct qcow_inflight inflight;
+	struct qcow_device *owner;
+
+	struct list_head node;
+	struct list_head targets;
+	struct qcow2_header h;
+	u64 generation;
+	bool stale;
+	bool corrupt;
+	struct file *held;
+	struct mutex lock;	/* @generation, @stale, @held, reading metadata */
+
+	struct xarray loading;
+	struct mutex load_lock;
+	struct list_head lru;
+	spinlock_t lru_lock;
+	atomic_long_t nr_slices;
+
+	struct qcow_claims claims;
+	struct qcow_commit commit;
+	struct dm_kcopyd_client *kcopyd;
+	struct workqueue_struct *wq;
+};
+
+/* Bytes of the image's device, whole clusters (the last may be cut off). */
+static inline u64 qcow_image_bytes(const struct qcow_image *img)
+{
+	return round_up(bdev_nr_bytes(img->bdev), (u64)img->cluster_size);
+}
+
+/**
+ * qcow_image_get - find or open the image on a device, for a table
+ * @bdev: opened by the table
+ * @t: joins the image's list of targets
+ * @error: set to a sentence on failure
+ * Return: the image or an ERR_PTR; EBUSY: another device writes it, or reads
+ * it and @t wants to write.
+ */
+struct qcow_image *qcow_image_get(struct block_device *bdev,
+				  struct qcow_target *t, char **error);
+void qcow_image_put(struct qcow_image *img, struct qcow_target *t);
+
+/**
+ * qcow_image_prepare - before a resume: read header and L1 if that is due
+ * @t: whose table is to be resumed; becomes the owner if it is writable
+ */
+int qcow_image_prepare(struct qcow_image *img, struct qcow_target *t);
+
+/* Says that bad metadata was found at a guest offset; rings the owner. */
+void qcow_image_corrupt(struct qcow_image *img, u64 guest, const char *why);
+
+/* Calls fn for every image, under the list's mutex. */
+void qcow_image_for_each(void (*fn)(struct qcow_image *img, void *arg),
+			 void *arg);
+bool qcow_image_for_each_try(void (*fn)(struct qcow_image *img, void *arg),
+			     void *arg);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the target keeps for a bio (device-mapper's per-bio data).
+ */
+#ifndef QCOW_IO_H
+#define QCOW_IO_H
+
+#include <linux/device-mapper.h>
+
+struct qcow_fill;
+struct qcow_image;
+struct qcow_slice;
+struct qcow_target;
+
+#define QCOW_IO_FUA	0x01	/* wants a commit after the data */
+#define QCOW_IO_DONE	0x02	/* the commit has been waited for */
+#define QCOW_IO_HELD	0x04	/* counted in dev->nr_held */
+
+/**
+ * struct qcow_io - state of one bio between map and end_io
+ * @t: the table that mapped it
+ * @img: the image whose epoch it counts in; NULL: it counts nowhere
+ * @slice: pinned; entries [@idx, @idx + @nr) will be linked to host clusters
+ *         from @host on when the bio has ended; NULL: none
+ * @fill: the copy-on-write that this bio completes, or NULL
+ */
+struct qcow_io {
+	struct qcow_target *t;
+	struct qcow_image *img;
+	struct qcow_slice *slice;
+	struct qcow_fill *fill;
+	u64 host;
+	u32 nr;
+	u16 idx;
+	u8 epoch;
+	u8 flags;
+};
+
+static inline struct qcow_io *qcow_io(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct qcow_io));
+}
+
+static inline u64 qcow_bio_guest(const struct bio *bio)
+{
+	return bio->bi_iter.bi_sector << SECTOR_SHIFT;
+}
+
+#endif

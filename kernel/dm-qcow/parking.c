@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Bios that wait.
+ *
+ * Owns a device's lists of deferred, parked and throttled bios and their
+ * timers.  A parked bio is on no work queue, so flushes and reads pass it; it
+ * counts in no epoch.  It never blocks a suspend: between presuspend and
+ * resume a bio parks only if a live daemon may still bring grants, and only
+ * in a suspend that has to write everything out.
+ *
+ * Locking: device.bio_lock (irq-safe).  Bios end outside of it.
+ */
+#include <linux/delay.h>
+#include <linux/device-mapper.h>
+
+#include "device.h"
+#include "io.h"
+#include "parking.h"
+#include "target.h"
+#include "trace.h"
+
+static void park_expired(struct work_struct *work)
+{
+	struct qcow_device *dev = container_of(to_delayed_work(work),
+					       struct qcow_device, park_timer);
+
+	qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE, -ENOSPC);
+	qcow_parking_fail(dev, BLK_STS_NOSPC);
+}
+
+static void throttle_expired(struct work_struct *work)
+{
+	qcow_parking_unthrottle(container_of(to_delayed_work(work),
+					     struct qcow_device,
+					     throttle_timer));
+}
+
+void qcow_parking_init(struct qcow_device *dev)
+{
+	spin_lock_init(&dev->bio_lock);
+	bio_list_init(&dev->deferred);
+	bio_list_init(&dev->parked);
+	bio_list_init(&dev->throttled);
+	INIT_DELAYED_WORK(&dev->park_timer, park_expired);
+	INIT_DELAYED_WORK(&dev->throttle_timer, throttle_expired);
+}
+
+void qcow_parking_exit(struct qcow_device *dev)
+{
+	cancel_delayed_work_sync(&dev->park_timer);
+	cancel_delayed_work_sync(&dev->throttle_timer);
+	cancel_work_sync(&dev->worker);
+}
+
+static void bios_take(struct qcow_device *dev, struct bio_list *from,
+		      struct bio_list *to)
+{
+	unsigned long flags;
+
+	bio_list_init(to);
+	spin_lock_irqsave(&dev->bio_lock, flags);
+	bio_list_merge(to, from);
+	bio_list_init(from);
+	if (from == &dev->parked)
+		dev->nr_parked = 0;
+	spin_unlock_irqrestore(&dev->bio_lock, flags);
+}
+
+static void bio_end(struct bio *bio, blk_status_t status)
+{
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
+void qcow_parking_fail(struct qcow_device *dev, blk_status_t status)
+{
+	struct bio_list bios;
+	struct bio *bio;
+
+	bios_take(dev, &dev->parked, &bios);
+	while ((bio = bio_list_pop(&bios)))
+		bio_end(bio, status);
+}
+
+void qcow_parking_unthrottle(struct qcow_device *dev)
+{
+	struct bio_list bios;
+
+	bios_take(dev, &dev->throttled, &bios);
+	if (!bio_list_empty(&bios))
+		qcow_bios_resume(&bios, BLK_STS_OK);
+}
+
+void qcow_device_hold(struct qcow_device *dev, struct bio *bio)
+{
+	struct qcow_io *io = qcow_io(bio);
+
+	if (io->flags & QCOW_IO_HELD)
+		return;
+	io->flags |= QCOW_IO_HELD;
+	atomic_inc(&dev->nr_held);
+}
+
+void qcow_device_defer(struct qcow_device *dev, struct bio *bio)
+{
+	unsigned long flags;
+
+	qcow_device_hold(dev, bio);
+	spin_lock_irqsave(&dev->bio_lock, flags);
+	bio_list_add(&dev->deferred, bio);
+	spin_unlock_irqrestore(&dev->bio_lock, flags);
+	queue_work(dev->wq, &dev->worker);
+}
+
+/* May a write wait for a grant now? If not, how it ends. */
+static bool may_park(struct qcow_device *dev, struct bio *bio,
+		     blk_status_t *status)
+{
+	lockdep_assert_held(&dev->bio_lock);
+	*status = BLK_STS_NOSPC;
+	if (dev->mode != DM_QCOW_MODE_WRITE ||
+	    !READ_ONCE(dev->no_space_timeout))
+		return false;
+	if (!test_bit(QCOW_DEV_SUSPENDING, &dev->flags))
+		return true;
+	if (dm_noflush_suspending(qcow_io(bio)->t->ti)) {
+		*status = BLK_STS_DM_REQUEUE;
+		return false;
+	}
+	return READ_ONCE(dev->portid);
+}
+
+void qcow_device_park(struct qcow_device *dev, struct bio *bio)
+{
+	blk_status_t status;
+	bool park;
+
+	spin_lock_irq(&dev->bio_lock);
+	park = may_park(dev, bio, &status);
+	if (park) {
+		bio_list_add(&dev->parked, bio);
+		dev->nr_parked++;
+	}
+	spin_unlock_irq(&dev->bio_lock);
+	if (!park) {
+		if (status == BLK_STS_NOSPC)
+			qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE,
+					     -ENOSPC);
+		bio_end(bio, status);
+		return;
+	}
+	trace_qcow_park(dev->nr, dev->nr_parked);
+	qcow_stat_inc(dev->stats, parked);
+	queue_delayed_work(dev->wq, &dev->park_timer, dev->no_space_timeout);
+	qcow_device_event(dev, DM_QCOW_EV_PARKED);
+	/* a grant may have come after the worker looked */
+	if (atomic64_read(&dev->grants.left))
+		qcow_device_unpark(dev);
+}
+
+void qcow_device_unpark(struct qcow_device *dev)
+{
+	struct bio_list bios;
+
+	qcow_device_set_mode(dev, DM_QCOW_MODE_WRITE, 0);
+	cancel_delayed_work(&dev->park_timer);
+	bios_take(dev, &dev->parked, &bios);
+	if (!bio_list_empty(&bios))
+		qcow_bios_resume(&bios, BLK_STS_OK);
+}
+
+void qcow_device_throttle(struct qcow_device *dev, struct bio *bio)
+{
+	spin_lock_irq(&dev->bio_lock);
+	bio_list_add(&dev->throttled, bio);
+	spin_unlock_irq(&dev->bio_lock);
+	queue_delayed_work(dev->wq, &dev->throttle_timer,
+			   msecs_to_jiffies(10));
+}
+
+void qcow_device_presuspend(struct qcow_device *dev, bool noflush)
+{
+	spin_lock_irq(&dev->bio_lock);
+	set_bit(QCOW_DEV_SUSPENDING, &dev->flags);
+	spin_unlock_irq(&dev->bio_lock);
+	if (noflush)
+		qcow_parking_fail(dev, BLK_STS_DM_REQUEUE);
+	else if (!READ_ONCE(dev->portid))
+		qcow_parking_fail(dev, BLK_STS_NOSPC);
+}
+
+void qcow_device_drain(struct qcow_device *dev)
+{
+	while (atomic_read(&dev->nr_held)) {
+		qcow_parking_fail(dev, BLK_STS_NOSPC);
+		qcow_parking_unthrottle(dev);
+		msleep(1);
+	}
+	cancel_delayed_work_sync(&dev->park_timer);
+}
+
+void qcow_bios_resume(struct bio_list *bios, blk_status_t status)
+{
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(bios))) {
+		if (status)
+			bio_end(bio, status);
+		else
+			qcow_device_defer(qcow_io(bio)->t->dev, bio);
+	}
+}
+
+void qcow_bios_end(struct bio_list *bios, blk_status_t status)
+{
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(bios))) {
+		qcow_io(bio)->flags |= QCOW_IO_DONE;
+		/* a FUA bio ends for the second time: its accounting was done */
+		bio_clear_flag(bio, BIO_QOS_THROTTLED);
+		bio_clear_flag(bio, BIO_QOS_MERGED);
+		bio_end(bio, status);
+	}
+}

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The cache of L2 slices.
+ *
+ * Owns loading, validating and reclaiming slices.  Every entry of a slice is
+ * judged once, before anybody can find it; a bad one marks the image corrupt
+ * and fails the I/O that asked.  It never writes: that is commit.c.
+ *
+ * Locking: img->load_lock (a mutex; workers only) serialises who loads what.
+ * img->slices is read under RCU.  lru_lock is taken before slice.lock; the
+ * XArray's own lock is never taken under slice.lock, which interrupts take.
+ * A slice may be freed after a grace period once it is DEAD, which needs it
+ * to be clean and without pins.
+ */
+#include <linux/mempool.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "compat.h"
+#include "device.h"
+#include "pending.h"
+#include "slice.h"
+#include "trace.h"
+
+#define SLICE_RESERVE	64
+
+static struct kmem_cache *slice_cache;
+static mempool_t *slice_pool;
+static mempool_t *page_pool;
+static struct shrinker *slice_shrinker;
+static atomic_long_t slices_total;
+
+static unsigned int cache_limit_mb;
+module_param(cache_limit_mb, uint, 0644);
+MODULE_PARM_DESC(cache_limit_mb,
+		 "MiB of L2 slices of all images (0: 2 % of the memory)");
+
+static long slice_limit(void)
+{
+	unsigned int mb = READ_ONCE(cache_limit_mb);
+
+	if (mb)
+		return (long)mb << (20 - PAGE_SHIFT);
+	return max_t(long, totalram_pages() / 50, 4 * SLICE_RESERVE);
+}
+
+void qcow_slice_cache_init(struct qcow_image *img)
+{
+	xa_init(&img->slices);
+	xa_init(&img->loading);
+	mutex_init(&img->load_lock);
+	spin_lock_init(&img->lru_lock);
+	INIT_LIST_HEAD(&img->lru);
+	atomic_long_set(&img->nr_slices, 0);
+}
+
+static void slice_free_rcu(struct rcu_head *rcu)
+{
+	struct qcow_slice *s = container_of(rcu, struct qcow_slice, rcu);
+
+	mempool_free(virt_to_page(s->ent), page_pool);
+	mempool_free(s, slice_pool);
+}
+
+static void slice_free(struct qcow_slice *s)
+{
+	call_rcu(&s->rcu, slice_free_rcu);
+}
+
+/* The slice must not be found any more, or is about to be. */
+static void slice_uncount(struct qcow_slice *s)
+{
+	atomic_long_dec(&s->img->nr_slices);
+	atomic_long_dec(&slices_total);
+}
+
+/* img->lru_lock is held.  May this slice go? Then it is DEAD. */
+static bool slice_kill(struct qcow_slice *s)
+{
+	unsigned long flags;
+	bool dead = false;
+
+	lockdep_assert_held(&s->img->lru_lock);
+	if (READ_ONCE(s->used)) {
+		WRITE_ONCE(s->used, false);
+		return false;
+	}
+	spin_lock_irqsave(&s->lock, flags);
+	if (!s->pins && bio_list_empty(&s->waiters) &&
+	    !(s->state & (QCOW_SLICE_DIRTY | QCOW_SLICE_COMMIT))) {
+		s->state |= QCOW_SLICE_DEAD;
+		dead = true;
+	}
+	spin_unlock_irqrestore(&s->lock, flags);
+	return dead;
+}
+
+/* Reclaims up to @want clean slices, looking at no more than @look. */
+static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
+				    unsigned long look)
+{
+	struct qcow_slice *s, *next;
+	unsigned long done = 0;
+	LIST_HEAD(dead);
+
+	spin_lock(&img->lru_lock);
+	while (look-- && done < want && !list_empty(&img->lru)) {
+		s = list_first_entry(&img->lru, struct qcow_slice, lru);
+		if (slice_kill(s)) {
+			list_move(&s->lru, &dead);
+			done++;
+		} else {
+			list_move_tail(&s->lru, &img->lru);
+		}
+	}
+	spin_unlock(&img->lru_lock);
+
+	list_for_each_entry_safe(s, next, &dead, lru) {
+		xa_erase(&img->slices, s->nr);
+		slice_uncount(s);
+		if (img->owner)
+			qcow_stat_inc(img->owner->stats, slices_reclaimed);
+		slice_free(s);
+	}
+	return done;
+}
+
+void qcow_slice_cache_drop(struct qcow_image *img)
+{
+	struct qcow_slice *s;
+	unsigned long index;
+
+	xa_for_each(&img->slices, index, s) {
+		WARN_ON_ONCE(s->pins || s->state &
+			     (QCOW_SLICE_DIRTY | QCOW_SLICE_COMMIT));
+		spin_lock(&img->lru_lock);
+		list_del(&s->lru);
+		spin_unlock(&img->lru_lock);
+		xa_erase(&img->slices, index);
+		slice_uncount(s);
+		slice_free(s);
+	}
+}
+
+static struct qcow_slice *slice_alloc(struct qcow_image *img, u64 nr)
+{
+	const gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN;
+	struct qcow_slice *s;
+	struct page *page;
+
+	if (atomic_long_read(&slices_total) >= slice_limit())
+		slices_reclaim(img, 2, 64);
+	s = mempool_alloc(slice_pool, gfp);
+	if (!s)
+		return NULL;
+	page = mempool_alloc(page_pool, gfp);
+	if (!page) {
+		mempool_free(s, slice_pool);
+		slices_reclaim(img, 16, 256);
+		return NULL;
+	}
+	memset(s, 0, sizeof(*s));
+	s->img = img;
+	s->nr = nr;
+	s->ent = page_address(page);
+	spin_lock_init(&s->lock);
+	bio_list_init(&s->waiters);
+	INIT_LIST_HEAD(&s->lru);
+	INIT_LIST_HEAD(&s->dirty);
+	return s;
+}
+
+/* img->load_lock is held: from here on everybody finds the slice. */
+static int slice_publish(struct qcow_slice *s)
+{
+	struct qcow_image *img = s->img;
+	int r;
+
+	lockdep_assert_held(&img->load_lock);
+	s->used = true;
+	r = xa_err(xa_store(&img->slices, s->nr, s, GFP_NOIO));
+	if (r)
+		return r;
+	atomic_long_inc(&img->nr_slices);
+	atomic_long_inc(&slices_total);
+	spin_lock(&img->lru_lock);
+	list_add_tail(&s->lru, &img->lru);
+	spin_unlock(&img->lru_lock);
+	return 0;
+}
+
+/* A writable image: claims the cluster of one entry.  NULL, or what is wrong. */
+static const char *entry_claim(struct qcow_image *img, u64 e, bool seen)
+{
+	struct qcow_claims *c = &img->claims;
+	u64 off = e & QCOW2_OFFSET_MASK;
+	int r;
+
+	if (e & QCOW2_L2_COMPRESSED || !off)
+		return NULL;
+	if (qcow_claim_is_metadata(c, off >> img->cluster_bits))
+		return "a data cluster is also metadata";
+	if (seen)
+		return NULL;
+	r = qcow_claim_set(c, QCOW_CLAIM_DATA, off >> img->cluster_bits);
+	if (r < 0)
+		return "out of memory";
+	if (r && e & QCOW2_ENTRY_COPIED)
+		return "a data cluster is used twice, or was granted";
+	return NULL;
+}
+
+/*
+ * Judges all entries of a slice, in host order already.  Bits that the format
+ * reserves are known to be 0 afterwards: pending.h uses them.
+ */
+static blk_status_t slice_check(struct qcow_slice *s)
+{
+	struct qcow_image *img = s->img;
+	u64 bytes = qcow_image_bytes(img);
+	const char *why = NULL;
+	bool seen = true;
+	u32 i;
+
+	if (img->owner) {
+		mutex_lock(&img->claims.lock);
+		seen = qcow_claim_test(&img->claims, QCOW_CLAIM_SEEN, s->nr);
+	}
+	for (i = 0; i < qcow_slice_entries(img) && !why; i++) {
+		why = qcow2_l2_check(s->ent[i], img->cluster_bits, bytes,
+				     img->h.version);
+		if (!why && img->owner)
+			why = entry_claim(img, s->ent[i], seen);
+	}
+	if (img->owner) {
+		if (!why && qcow_claim_set(&img->claims, QCOW_CLAIM_SEEN,
+					   s->nr) < 0)
+			why = "out of memory";
+		mutex_unlock(&img->claims.lock);
+	}
+	if (!why)
+		return BLK_STS_OK;
+	qcow_image_corrupt(img, (s->nr << img->slice_span_bits) +
+			   ((u64)(i - 1) << img->cluster_bits), why);
+	return BLK_STS_IOERR;
+}
+
+static void slice_loaded(struct work_struct *work)
+{
+	struct qcow_slice *s = container_of(work, struct qcow_slice, loaded);
+	struct qcow_image *img = s->img;
+	struct bio_list bios;
+	blk_status_t status;
+	unsigned int i;
+
+	if (!s->status) {
+		for (i = 0; i < qcow_slice_entries(img); i++)
+			s->ent[i] = be64_to_cpu((__force __be64)s->ent[i]);
+		s->status = slice_check(s);
+	}
+	mutex_lock(&img->load_lock);
+	if (!s->status && slice_publish(s))
+		s->status = BLK_STS_RESOURCE;
+	xa_erase(&img->loading, s->nr);
+	spin_lock_irq(&s->lock);
+	bios = s->waiters;
+	bio_list_init(&s->waiters);
+	spin_unlock_irq(&s->lock);
+	status = s->status;
+	if (status)
+		slice_free(s);
+	mutex_unlock(&img->load_lock);
+	trace_qcow_slice_load(img, s->nr, blk_status_to_errno(status));
+	qcow_bios_resume(&bios, status);
+}
+
+static void slice_read_end(struct bio *bio)
+{
+	struct qcow_slice *s = bio->bi_private;
+
+	s->status = bio->bi_status;
+	bio_put(bio);
+	queue_work(s->img->wq, &s->loaded);
+}
+
+/* Starts the read; what lies behind the device's end reads as zeroes. */
+static void slice_read(struct qcow_slice *s)
+{
+	struct qcow_image *img = s->img;
+	u64 bytes = bdev_nr_bytes(img->bdev);
+	u32 len = img->slice_bytes;
+	struct bio *bio;
+
+	if (s->disk_off + len > bytes) {
+		len = s->disk_off < bytes ? bytes - s->disk_off : 0;
+		memset((char *)s->ent + len, 0, img->slice_bytes - len);
+		if (!len) {
+			queue_work(img->wq, &s->loaded);
+			return;
+		}
+	}
+	bio = bio_alloc(img->bdev, 1, REQ_OP_READ | REQ_META | REQ_PRIO,
+			GFP_NOIO);
+	bio->bi_iter.bi_sector = s->disk_off >> SECTOR_SHIFT;
+	bio->bi_private = s;
+	bio->bi_end_io = slice_read_end;
+	__bio_add_page(bio, virt_to_page(s->ent), len, 0);
+	submit_bio_noacct(bio);
+}
+
+int qcow_slice_load(struct qcow_image *img, u64 guest, u64 table, u32 state,
+		    bool fresh, struct bio *bio)
+{
+	u64 nr = guest >> img->slice_span_bits;
+	u64 in_table = guest & ((1ULL << img->l2_span_bits) - 1);
+	struct qcow_slice *s;
+	int r = 0;
+
+	mutex_lock(&img->load_lock);
+	s = xa_load(&img->loading, nr);
+	if (s) {
+		spin_lock_irq(&s->lock);
+		bio_list_add(&s->waiters, bio);
+		spin_unlock_irq(&s->lock);
+		goto out;
+	}
+	r = -EAGAIN;
+	if (xa_load(&img->slices, nr))
+		goto out;
+	r = -ENOMEM;
+	s = slice_alloc(img, nr);
+	if (!s)
+		goto out;
+	INIT_WORK(&s->loaded, slice_loaded);
+	s->state = state;
+	s->disk_off = table + (in_table >> img->slice_span_bits) *
+		img->slice_bytes;
+	if (fresh) {
+		memset(s->ent, 0, img->slice_bytes);
+		mutex_lock(&img->claims.lock);
+		r = qcow_claim_set(&img->claims, QCOW_CLAIM_SEEN, nr);
+		mutex_unlock(&img->claims.lock);
+		r = r < 0 ? r : slice_publish(s);
+		if (r)
+			slice_free(s);
+		else
+			r = -EAGAIN;
+		goto out;
+	}
+	r = xa_err(xa_store(&img->loading, nr, s, GFP_NOIO));
+	if (r) {
+		slice_free(s);
+		goto out;
+	}
+	bio_list_add(&s->waiters, bio);
+	slice_read(s);
+out:
+	mutex_unlock(&img->load_lock);
+	return r;
+}
+
+static unsigned long shrink_count(struct shrinker *shrink,
+				  struct shrink_control *sc)
+{
+	return atomic_long_read(&slices_total);
+}
+
+static void shrink_image(struct qcow_image *img, void *arg)
+{
+	struct shrink_control *sc = arg;
+	unsigned long left = sc->nr_to_scan - sc->nr_scanned;
+
+	if (left)
+		sc->nr_scanned += slices_reclaim(img, left, left);
+}
+
+static unsigned long shrink_scan(struct shrinker *shrink,
+				 struct shrink_control *sc)
+{
+	sc->nr_scanned = 0;
+	if (!qcow_image_for_each_try(shrink_image, sc))
+		return SHRINK_STOP;
+	return sc->nr_scanned ?: SHRINK_STOP;
+}
+
+int qcow_slices_init(void)
+{
+	slice_cache = KMEM_CACHE(qcow_slice, 0);
+	if (!slice_cache)
+		return -ENOMEM;
+	slice_pool = mempool_create_slab_pool(SLICE_RESERVE, slice_cache);
+	page_pool = mempool_create_page_pool(SLICE_RESERVE, 0);
+	if (slice_pool && page_pool)
+		slice_shrinker = qcow_shrinker_register(shrink_count,
+							shrink_scan);
+	if (slice_shrinker)
+		return 0;
+	mempool_destroy(page_pool);
+	mempool_destroy(slice_pool);
+	kmem_cache_destroy(slice_cache);
+	return -ENOMEM;
+}
+
+void qcow_slices_exit(void)
+{
+	qcow_shrinker_unregister(slice_shrinker);
+	rcu_barrier();
+	mempool_destroy(page_pool);
+	mempool_destroy(slice_pool);
+	kmem_cache_destroy(slice_cache);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Slices of L2 tables in memory: the unit of caching, dirtying and write-back.
+ */
+#ifndef QCOW_SLICE_H
+#define QCOW_SLICE_H
+
+#include <linux/bio.h>
+#include <linux/list.h>
+#include <linux/spinlock.h>
+#include <linux/xarray.h>
+
+#include "image.h"
+
+#define QCOW_SLICE_WRITABLE	0x01	/* its L2 table is nobody else's */
+#define QCOW_SLICE_DIRTY	0x02	/* on the dirty list, unfrozen changes */
+#define QCOW_SLICE_COMMIT	0x04	/* a copy is on its way to the disk */
+#define QCOW_SLICE_DATA_FLUSH	0x08	/* data must be durable before it */
+#define QCOW_SLICE_DEAD		0x10	/* reclaimed: look it up again */
+
+/**
+ * struct qcow_slice - up to 512 entries of one L2 table
+ * @img: whose
+ * @nr: guest offset >> img->slice_span_bits
+ * @disk_off: where it is in the image
+ * @ent: the entries in host order, one page.  Read without a lock; written
+ *       under @lock.  See pending.h for what they hold.
+ * @lock: irq-safe: guards @state, @pins, @waiters and writes to @ent
+ * @state: QCOW_SLICE_*
+ * @pins: writes in flight that will set entries
+ * @used: set by look-ups, cleared by the reclaiming clock
+ * @waiters: bios that wait for the load, or for a pending cluster
+ * @lru: img->lru, under img->lru_lock
+ * @dirty: img->commit.dirty, under img->commit.lock
+ * @copied: the slices of the commit that runs; the commit's own
+ */
+struct qcow_slice {
+	struct qcow_image *img;
+	u64 nr;
+	u64 disk_off;
+	u64 *ent;
+	spinlock_t lock;
+	u32 state;
+	u32 pins;
+	bool used;
+	struct bio_list waiters;
+	struct list_head lru;
+	struct list_head dirty;
+	struct list_head copied;
+	struct work_struct loaded;
+	blk_status_t status;
+	struct rcu_head rcu;
+};
+
+int qcow_slices_init(void);
+void qcow_slices_exit(void);
+
+void qcow_slice_cache_init(struct qcow_image *img);
+/* Frees every slice.  Nothing may be dirty, pinned or loading. */
+void qcow_slice_cache_drop(struct qcow_image *img);
+
+/* Called inside rcu_read_lock(); NULL: not in memory. */
+static inline struct qcow_slice *qcow_slice_find(struct qcow_image *img,
+						 u64 guest)
+{
+	struct qcow_slice *s = xa_load(&img->slices,
+				       guest >> img->slice_span_bits);
+
+	if (s && !READ_ONCE(s->used))
+		WRITE_ONCE(s->used, true);
+	return s;
+}
+
+static inline u32 qcow_slice_index(const struct qcow_image *img, u64 guest)
+{
+	return (guest >> img->cluster_bits) & ((1U << img->entry_bits) - 1);
+}
+
+static inline u32 qcow_slice_entries(const struct qcow_image *img)
+{
+	return 1U << img->entry_bits;
+}
+
+/**
+ * qcow_slice_load - get the slice of a guest offset into memory for a bio
+ * @table: host offset of the L2 table
+ * @state: QCOW_SLICE_WRITABLE or 0
+ * @fresh: the table is new and nothing of it is on disk: no I/O, all zeroes
+ * @bio: deferred again when the slice is there, ended with the error otherwise
+ *
+ * Called from a worker.
+ * Return: 0: the bio was taken; -EAGAIN: the slice is there, look again;
+ * -ENOMEM: no memory now, the bio is still the caller's.
+ */
+int qcow_slice_load(struct qcow_image *img, u64 guest, u64 table, u32 state,
+		    bool fresh, struct bio *bio);
+
+#endif

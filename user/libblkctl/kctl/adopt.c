@@ -186,7 +186,6 @@ static void serve(struct blk_attachment *a, bool suspended)
 	if (blk_genl_get(a->genl, a->dev, a->session, &k, NULL))
 		return;
 	a->was_marked = true;
-	a->cookie = k.cookie;
 	if (k.mode >= DM_QCOW_MODE_READ_ONLY) {
 		atomic_store(&a->keep_mark, true);
 		return;
@@ -215,6 +214,7 @@ static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
 	ret = blk_genl_adopt(a->genl, a->dev, NULL, &a->session, &a->seq, e);
+	blk_attachment_session(a);
 	if (!ret)
 		ret = open_image(a, e);
 	if (!ret)

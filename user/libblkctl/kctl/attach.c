@@ -98,6 +98,12 @@ void blk_attachment_connect(struct blk_attachment *a)
 	blk_qcow2_set_ops(a->image, &ops, a);
 }
 
+void blk_attachment_session(struct blk_attachment *a)
+{
+	/* what an earlier session has used is smaller in any case */
+	a->cookie = a->session << 32;
+}
+
 int blk_attachment_below(const struct blk_attachment *a, uint64_t *dev)
 {
 	struct stat st;
@@ -258,6 +264,7 @@ static int session_up(struct attaching *w, struct blk_error *e)
 				     &a->seq, e);
 	if (ret)
 		return ret;
+	blk_attachment_session(a);
 	ret = blk_genl_hold_file(a->genl, a->dev, a->session, 0, a->file->fd,
 				 e);
 	/* readers share an image: it holds the first one's file */

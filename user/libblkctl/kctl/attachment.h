@@ -112,6 +112,8 @@ struct blk_attachment *blk_attachment_new(struct blk_file *file,
 					  struct blk_qcow2 *image);
 /* Frees memory, sockets and descriptors; the threads are stopped. */
 void blk_attachment_free(struct blk_attachment *a);
+/* A session has begun. */
+void blk_attachment_session(struct blk_attachment *a);
 /* Connects the image's allocator with the kernel (claims, loop size). */
 void blk_attachment_connect(struct blk_attachment *a);
 /* The device as device-mapper numbers it, of the image or its loop device. */

@@ -147,6 +147,7 @@ static int qcow2_open(struct blk_node *n, struct blk_error *e)
 	ret = blk_qcow2_open(file, &n->image, e);
 	if (ret)
 		return ret;
+	n->header = *blk_qcow2_header(n->image);
 	ret = qcow2_check_options(n, e);
 	if (ret) {
 		blk_qcow2_close(n->image);

@@ -2,7 +2,8 @@
 /*
  * The graph: names, references, who may use whom.
  *
- * Owns: the nodes, and through them open files and images (unless borrowed).
+ * Owns: the nodes, and through them open files and images, unless an
+ * adopted attachment owns these.
  * Must not: block (drivers do, in blk_node_open() and blk_node_close()).
  * Threads: the graph's owner only, but for these two functions.
  *
@@ -308,7 +309,7 @@ void blk_node_add_end(struct blk_graph *g, struct blk_node *n, bool opened)
 		return;
 	}
 	n->state = BLK_NODE_READY;
-	if (n->child)
+	if (n->child && n->child->implicit)
 		n->child->state = BLK_NODE_READY;
 }
 
@@ -370,6 +371,13 @@ void blk_node_del_end(struct blk_graph *g, struct blk_node *n)
 	drop(g, n);
 }
 
+void blk_node_del_undo(struct blk_node *n)
+{
+	n->state = BLK_NODE_READY;
+	if (n->child && n->child->implicit)
+		n->child->state = BLK_NODE_READY;
+}
+
 int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e)
 {
 	struct blk_node *n;
@@ -398,7 +406,6 @@ static struct blk_node *new_adopted(struct blk_graph *g, const char *driver,
 	n->state = BLK_NODE_READY;
 	n->implicit = implicit;
 	n->read_only = read_only;
-	n->borrowed = true;
 	n->opts.lazy_refcounts = -1;
 	if (!name || (implicit && *name == '#') || set_name(g, n, name, NULL))
 		generate_name(g, n->name);
@@ -423,19 +430,18 @@ int blk_node_add_adopted(struct blk_graph *g, const char *name,
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
 	}
-	child->file = file;
 	child->parents = 1;
 	n->child = child;
-	n->image = image;
+	blk_node_replace(n, file, image);
 	*out = n;
 	return 0;
 }
 
-void blk_node_own(struct blk_node *n, struct blk_file *file,
-		  struct blk_qcow2 *image)
+void blk_node_replace(struct blk_node *n, struct blk_file *file,
+		      struct blk_qcow2 *image)
 {
 	n->child->file = file;
-	n->child->borrowed = false;
 	n->image = image;
-	n->borrowed = false;
+	if (image)
+		n->header = *blk_qcow2_header(image);
 }

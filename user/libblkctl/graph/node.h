@@ -53,7 +53,8 @@ struct blk_node_options {
  * @writers: how many of the users write; the user counts
  * @file: protocol nodes; NULL if it was lost
  * @image: qcow2 nodes; NULL if it was lost
- * @borrowed: @file (of the child) and @image belong to an adopted attachment
+ * @header: of @image, when it was opened: may be read while others use @image
+ * @size: of @file when somebody looked last, for the graph's owner
  */
 struct blk_node {
 	char name[BLK_NODE_NAME_MAX + 1];
@@ -61,7 +62,6 @@ struct blk_node {
 	enum blk_node_state state;
 	bool read_only;
 	bool implicit;
-	bool borrowed;
 	unsigned int parents;
 	unsigned int users;
 	unsigned int writers;
@@ -69,13 +69,16 @@ struct blk_node {
 	struct blk_file *file;
 	struct blk_qcow2 *image;
 	struct blk_node_options opts;
+	struct qcow2_header header;
+	int64_t size;
 	struct blk_node *next;
 };
 
 struct blk_graph *blk_graph_new(void);
 /*
  * Closes everything without unlocking: what the kernel holds stays locked.
- * Nothing may be borrowed, in use, opening or closing.
+ * Nothing may be in use, opening or closing; what an attachment owns has been
+ * replaced.
  */
 void blk_graph_free(struct blk_graph *g);
 
@@ -107,11 +110,13 @@ int blk_node_del_begin(struct blk_graph *g, const char *name,
 		       struct blk_node **out, struct blk_error *e);
 void blk_node_close(struct blk_node *n);
 void blk_node_del_end(struct blk_graph *g, struct blk_node *n);
+/* Instead of close and end: it stays. */
+void blk_node_del_undo(struct blk_node *n);
 int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e);
 
 /*
  * An adopted device's image: a qcow2 node @name over a "file"/"host_device"
- * node, both around objects that stay the attachment's (borrowed).  A name that is
+ * node, both around objects that stay the attachment's.  A name that is
  * NULL, not valid or taken is replaced by a generated one.
  */
 int blk_node_add_adopted(struct blk_graph *g, const char *name,
@@ -120,11 +125,11 @@ int blk_node_add_adopted(struct blk_graph *g, const char *name,
 			 bool read_only, struct blk_node **out,
 			 struct blk_error *e);
 /*
- * The attachment that lent its objects is gone: own ones, or NULL, replace
- * them.
+ * When the attachment that owns a node's objects is going, NULLs replace them;
+ * when it is gone, others of the node's own; or the same again if it stays.
  */
-void blk_node_own(struct blk_node *n, struct blk_file *file,
-		  struct blk_qcow2 *image);
+void blk_node_replace(struct blk_node *n, struct blk_file *file,
+		      struct blk_qcow2 *image);
 
 /* In any state. */
 struct blk_node *blk_node_find(struct blk_graph *g, const char *name);

@@ -213,6 +213,11 @@ static void run_posted(struct blk_ev *ev)
 	}
 }
 
+void blk_ev_drain(struct blk_ev *ev)
+{
+	run_posted(ev);
+}
+
 static void on_wake(struct blk_ev_io *io, unsigned int events)
 {
 	struct blk_ev *ev = blk_container_of(io, struct blk_ev, wake);

@@ -88,6 +88,9 @@ void blk_ev_timer_stop(struct blk_ev *ev, struct blk_ev_timer *t);
  */
 void blk_ev_post(struct blk_ev *ev, struct blk_ev_post *p);
 
+/* Calls what has been posted, after blk_ev_run() has returned. */
+void blk_ev_drain(struct blk_ev *ev);
+
 /* -EAGAIN when there can be no more threads; then nothing is called. */
 int blk_ev_work_start(struct blk_ev *ev, struct blk_ev_work *w);
 /* Pieces of work whose done() has not yet been called. */

@@ -169,10 +169,10 @@ group_lint() {
 group_build() {
 	local cc r
 	for r in $(releases); do
-		run_check "build/module-$r" build_clean make -s module KVER="$r"
+		run_check "build/module-$r" build_clean make -s -j2 module KVER="$r"
 	done
 	for cc in gcc clang; do
-		run_check "build/user-$cc" build_clean make -s user CC=$cc
+		run_check "build/user-$cc" build_clean make -s -j2 user CC=$cc
 	done
 	run_check "build/install" tests/install
 }
@@ -194,8 +194,8 @@ group_dkms() {
 group_unit() {
 	local f name
 	any_wanted unit tests/unit/*.c tests/unit/*.sh || return 0
-	check unit/build make -s user unit-build
-	check unit/build-sanitized make -s unit-build SAN=1
+	check unit/build make -s -j2 user unit-build
+	check unit/build-sanitized make -s -j2 unit-build SAN=1
 	for f in tests/unit/*.c; do
 		name=$(basename "$f" .c)
 		[ ! -x build/user/gcc/unit/"$name" ] ||
@@ -224,7 +224,7 @@ fuzz() {
 group_fuzz() {
 	local f
 	any_wanted fuzz tests/fuzz/*.c || return 0
-	check fuzz/build make -s fuzz-build CC=clang SAN=1
+	check fuzz/build make -s -j2 fuzz-build CC=clang SAN=1
 	for f in tests/fuzz/*.c; do
 		f=$(basename "$f" .c)
 		[ ! -x build/user/clang-san/fuzz/"$f" ] ||
@@ -294,7 +294,7 @@ boot_guest() {
 			[ -e "$out/device/$(basename "$f" .sh)@$kernel.ktap" ] ||
 				left+=("$f")
 		done
-		[ "$rc" = 0 ] ||
+		[ "$rc" = 0 ] || guest_failed "$share" "$@" >/dev/null ||
 			check "device/guest-$n.$try@$kernel" guest_failed "$share" "$@"
 		[ ${#left[@]} -gt 0 ] && [ ${#left[@]} -lt $# ] || return
 		set -- "${left[@]}"

@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "adopt.h"
 #include "export_dm.h"
@@ -17,9 +16,6 @@
 #include "log.h"
 
 #define PATIENCE_MS	15000
-/* A daemon that was killed lets go of its devices a little after its lock */
-#define BUSY_TRIES	20
-#define BUSY_WAIT_US	250000
 
 struct adopt {
 	struct server *s;
@@ -62,16 +58,9 @@ static void on_timeout(struct blk_ev_timer *t)
 static void adopt_run(struct blk_ev_work *w)
 {
 	struct one *o = blk_container_of(w, struct one, work);
-	unsigned int try;
 
-	for (try = 0; try < BUSY_TRIES; try++) {
-		if (try)
-			usleep(BUSY_WAIT_US);
-		o->ret = blk_attach_adopt(o->dev.dev, export_dm_notify, o->x,
-					  &o->att, &o->label, &o->err);
-		if (o->ret != -EBUSY)
-			break;
-	}
+	o->ret = blk_attach_adopt(o->dev.dev, export_dm_notify, o->x, &o->att,
+				  &o->label, &o->err);
 }
 
 static void adopt_done(struct blk_ev_work *w)

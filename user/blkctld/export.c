@@ -206,12 +206,17 @@ void export_stopped(struct export *x, struct qmp_request *rq, int ret,
 		    const struct blk_error *e)
 {
 	struct server *s = x->s;
+	json_t *data;
 
 	if (ret) {
 		x->state = EXPORT_RUNNING;
 	} else {
-		qmp_event(s, "BLOCK_EXPORT_DELETED",
-			  json_pack("{s:s}", "id", x->id));
+		data = json_pack("{s:s}", "id", x->id);
+		if (e) {
+			log_error("export '%s': %s", x->id, e->msg);
+			blk_json_put_str(data, "warning", e->msg);
+		}
+		qmp_event(s, "BLOCK_EXPORT_DELETED", data);
 		export_free(x);
 	}
 	if (rq)

@@ -74,8 +74,8 @@ void export_put_node(struct export *x);
 void export_started(struct export *x, struct qmp_request *rq, int ret,
 		    const struct blk_error *e);
 /*
- * @ret 0: it is gone and is freed; else it goes on.  Tells everybody, answers @rq
- * (NULL: nobody asked).
+ * @ret 0: it is gone and is freed (@e, if not NULL: what went wrong all the
+ * same); else it goes on.  Tells everybody, answers @rq (NULL: nobody asked).
  */
 void export_stopped(struct export *x, struct qmp_request *rq, int ret,
 		    const struct blk_error *e);

@@ -9,9 +9,9 @@
  * touches its attachment; export_dm_notify() in threads of the attachment.
  *
  * An adopted attachment owns its file and image and lends them to the node
- * (@lends).  Before it goes away the file is duplicated (the copy keeps the
- * locks), and afterwards the image is opened anew: so nodes outlive their
- * export in any case, as they do in QEMU.
+ * (@lends).  Before it goes away the file is duplicated, and afterwards the
+ * image is locked and opened anew: so nodes outlive their export in any case,
+ * as they do in QEMU.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,7 @@
 
 #include "export_dm.h"
 #include "graph/json.h"
+#include "io/lock.h"
 #include "kctl/dm.h"
 #include "kernel.h"
 #include "log.h"
@@ -76,9 +77,10 @@ static void catch_up(struct dm_export *d)
 static char *make_label(const struct dm_export *d)
 {
 	const struct blk_node *n = d->x.node;
-	json_t *o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:s, s:b}",
-			      "version", 1, "id", d->x.id, "node-name",
-			      n->name, "file-node-name", n->child->name,
+	json_t *o = json_pack("{s:i, s:s, s:s, s:b, s:s, s:b, s:s, s:b}",
+			      "version", 1, "id", d->x.id,
+			      "node-name", n->name, "read-only", n->read_only,
+			      "file-node-name", n->child->name,
 			      "file-implicit", n->child->implicit,
 			      "name", d->name, "writable", d->x.writable);
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
@@ -191,7 +193,7 @@ static int dm_start(struct export *x, struct qmp_request *rq,
  * Removing
  */
 
-/* Keeps the file, and with it the locks, beyond the attachment */
+/* Keeps the file beyond the attachment */
 static void keep_file(struct dm_export *d)
 {
 	struct blk_file *f = blk_attach_file(d->att);
@@ -207,15 +209,16 @@ static void drop_kept(struct dm_export *d)
 	d->own_file = NULL;
 }
 
-/* The attachment is gone: the node gets an image of its own */
+/* The attachment is gone, and its locks: the node gets an image of its own */
 static void reopen_image(struct dm_export *d)
 {
-	struct blk_error e = { .msg = "" };
+	struct blk_error e = { .msg = "no file" };
+	struct blk_file *f = d->own_file;
 
 	if (!d->lends)
 		return;
-	if (d->own_file &&
-	    !blk_qcow2_open(d->own_file, &d->own_image, &e))
+	if (f && !blk_lock_image(f->fd, f->path, !d->x.node->read_only, &e) &&
+	    !blk_qcow2_open(f, &d->own_image, &e))
 		return;
 	log_warn("export '%s': its image could not be opened again: %s",
 		 d->x.id, e.msg);
@@ -228,6 +231,7 @@ static void stop_run(struct blk_ev_work *w)
 
 	if (d->lends)
 		keep_file(d);
+	memset(&d->err, 0, sizeof(d->err));
 	d->ret = blk_detach(d->att, &d->err);
 	if (!d->ret)
 		reopen_image(d);
@@ -242,6 +246,7 @@ static void forget_run(struct blk_ev_work *w)
 	if (d->lends)
 		keep_file(d);
 	blk_attach_forget(d->att);
+	memset(&d->err, 0, sizeof(d->err));
 	d->ret = 0;
 	reopen_image(d);
 }
@@ -264,7 +269,8 @@ static void stop_done(struct blk_ev_work *w)
 	if (d->lends)
 		blk_node_replace(d->x.node, d->own_file, d->own_image);
 	log_info("export '%s': /dev/mapper/%s is gone", d->x.id, d->name);
-	export_stopped(&d->x, rq, 0, NULL);
+	/* Gone, but not quite as it should be: an error with 0 */
+	export_stopped(&d->x, rq, 0, d->err.msg[0] ? &d->err : NULL);
 }
 
 static int begin_stop(struct dm_export *d, void (*run)(struct blk_ev_work *))
@@ -492,6 +498,7 @@ int export_dm_adopted(struct export *x, struct blk_attachment *att,
 	struct dm_export *d = to_dm(x);
 	json_t *o = label ? json_loads(label, 0, NULL) : NULL;
 	bool writable = blk_attach_writable(att);
+	struct blk_file *file = blk_attach_file(att);
 	struct blk_node *node;
 	int ret;
 
@@ -503,13 +510,19 @@ int export_dm_adopted(struct export *x, struct blk_attachment *att,
 				   blk_json_str(o, "node-name", NULL),
 				   blk_json_str(o, "file-node-name", NULL),
 				   blk_json_bool(o, "file-implicit", true),
-				   blk_attach_file(att),
-				   blk_attach_image(att), !writable, &node, e);
+				   file, blk_attach_image(att),
+				   !file->writable ||
+				   blk_json_bool(o, "read-only", !writable),
+				   &node, e);
 	json_decref(o);
-	if (!ret)
-		ret = export_use_node(x, node, writable, e);
 	if (ret)
 		return ret;
+	ret = export_use_node(x, node, writable, e);
+	if (ret) {
+		blk_node_replace(node, NULL, NULL);
+		blk_node_del(x->s->graph, node->name, NULL);
+		return ret;
+	}
 	d->att = att;
 	d->lends = true;
 	snprintf(d->name, sizeof(d->name), "%s", blk_attach_name(att));

@@ -49,8 +49,10 @@ OBJECT(query_nodes_args, "q_obj_query-named-block-nodes-arg",
 	OPT("flat", &qmp_bool));
 OBJECT(query_dm_args, "q_obj_query-device-mapper-arg",
 	OPT("id", &qmp_str));
+/* "warning" is ours: gone, but something about it failed */
 OBJECT(export_deleted, "q_obj_BLOCK_EXPORT_DELETED-arg",
-	REQ("id", &qmp_str));
+	REQ("id", &qmp_str),
+	OPT("warning", &qmp_str));
 
 const struct qmp_command qmp_commands[] = {
 	{ "qmp_capabilities", &capabilities_args, NULL,

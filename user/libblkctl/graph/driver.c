@@ -158,7 +158,8 @@ static int qcow2_open(struct blk_node *n, struct blk_error *e)
 
 static void qcow2_close(struct blk_node *n)
 {
-	blk_qcow2_close(n->image);
+	if (n->image)
+		blk_qcow2_close(n->image);
 	n->image = NULL;
 }
 

@@ -47,19 +47,21 @@ static bool module_loaded(void)
 }
 
 /* Looks where modprobe looks; lines are "PATH.ko[.xz]: DEPENDENCIES". */
-static bool module_installed(void)
+static bool module_installed(const char *release)
 {
-	char line[512], path[320];
-	struct utsname u;
+	char line[512], path[1024];
 	bool found = false;
 	FILE *f;
 
-	uname(&u);
-	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", u.release);
+	snprintf(path, sizeof(path), "/lib/modules/%s/modules.dep", release);
 	f = fopen(path, "re");
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		line[strcspn(line, ":")] = '\0';
-		found = strstr(line, "/" MODULE_NAME ".ko");
+		if (!strstr(line, "/" MODULE_NAME ".ko"))
+			continue;
+		snprintf(path, sizeof(path), "/lib/modules/%s/%s", release,
+			 line);
+		found = !access(path, F_OK);
 	}
 	if (f)
 		fclose(f);
@@ -83,7 +85,7 @@ static void check_module(struct cli *cli, struct finding *f)
 			  " && modprobe " MODULE_NAME;
 		return;
 	}
-	f->ok = module_installed();
+	f->ok = module_installed(u.release);
 	snprintf(f->text, sizeof(f->text), "%s is %s for kernel %s",
 		 MODULE_NAME, f->ok ? "installed, not loaded yet,"
 				    : "not installed", u.release);
@@ -121,7 +123,7 @@ static void check_daemon(struct cli *cli, struct finding *f)
 		return;
 	}
 	json_unpack(ret, "{s?s}", "package", &v);
-	snprintf(f->text, sizeof(f->text), "blkctld %s answers at %s", v,
+	snprintf(f->text, sizeof(f->text), "%s answers at %s", v,
 		 cli->socket);
 }
 

@@ -162,14 +162,16 @@ void export_started(struct export *x, struct qmp_request *rq, int ret,
 		    const struct blk_error *e)
 {
 	struct server *s = x->s;
+	struct blk_error copy;
 
 	if (ret) {
 		log_warn("export '%s': %s", x->id, e->msg);
+		copy = *e;	/* it may be part of what is freed */
 		export_free(x);
 	} else {
 		x->state = EXPORT_RUNNING;
 	}
-	qmp_finish(rq, NULL, ret ? e : NULL);
+	qmp_finish(rq, NULL, ret ? &copy : NULL);
 	server_check_stopped(s);
 }
 

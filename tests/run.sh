@@ -8,7 +8,7 @@ usage() {
 	cat <<'USAGE'
 usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
 
-  --only GROUP   lint, build, sparse, unit, fuzz, dkms, device (all)
+  --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
                  when first used
   --filter RE    only tests whose name matches, for example device/main
@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit fuzz device)
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device)
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
 
 # --- results ----------------------------------------------------------------------
@@ -142,8 +142,9 @@ run_ktap() { wanted "$1" && spawn ktap "$@"; }
 release_of() {
 	case $1 in
 	kasan | kcsan | */*) ;;
-	*) ls -d /lib/modules/"$1"*/build 2>/dev/null | sort -V | tail -n 1 |
-		cut -d/ -f4 ;;
+	# Like tests/vm/run: X.Y is the newest of its series.
+	*) ls -d /lib/modules/"$1"{,.*}/build 2>/dev/null | sort -V |
+		tail -n 1 | cut -d/ -f4 ;;
 	esac
 }
 
@@ -193,7 +194,7 @@ group_dkms() {
 
 group_unit() {
 	local f name
-	any_wanted unit tests/unit/*.c tests/unit/*.sh || return 0
+	any_wanted unit tests/unit/*.{c,sh} || return 0
 	check unit/build make -s -j2 user unit-build
 	check unit/build-sanitized make -s -j2 unit-build SAN=1
 	for f in tests/unit/*.c; do
@@ -203,11 +204,22 @@ group_unit() {
 		[ ! -x build/user/gcc-san/unit/"$name" ] ||
 			run_ktap "unit/$name-sanitized" build/user/gcc-san/unit/"$name"
 	done
-	# Of the programs; they find them in $BIN.
-	for f in tests/unit/*.sh; do
-		[ ! -e "$f" ] || run_ktap "unit/$(basename "$f" .sh)" \
+	scripts unit
+}
+
+# scripts GROUP: of tests/GROUP, which run here and find the programs in $BIN
+scripts() {
+	local f
+	for f in "tests/$1"/*.sh; do
+		[ ! -e "$f" ] || run_ktap "$1/$(basename "$f" .sh)" \
 			env BIN="$REPO/build/user/gcc" bash "$f"
 	done
+}
+
+group_daemon() {
+	any_wanted daemon tests/daemon/*.sh || return 0
+	check daemon/build make -s -j2 user
+	scripts daemon
 }
 
 # A fuzzer's corpus is kept from run to run; its seeds are in the tree.
@@ -338,7 +350,7 @@ for g in "${groups[@]}"; do
 	declare -F "group_$g" >/dev/null || { usage; exit 2; }
 	"group_$g"
 	# Checks and builds may overlap; what they build is used after them.
-	case $g in build | dkms | unit | fuzz | device) barrier ;; esac
+	case $g in build | unit | daemon | fuzz | device) barrier ;; esac
 done
 barrier
 

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A power cut at every point of a life from attach to detach.
+ *
+ * All changes of the image are logged, then played back onto a copy up to each
+ * point; between two flushes also out of order and with writes torn at sectors.
+ * Every state must pass qemu-img check with at most leaks, hold what was
+ * acknowledged, and be free of leaks after the next attach and detach.
+ */
+#include "image.h"
+
+#define MAX_OPS		4096
+#define SECTOR		512U
+
+struct op {
+	enum blk_file_op op;
+	uint64_t off;
+	uint64_t len;
+	uint8_t *data;
+};
+
+/* A write that was acknowledged before op number @at */
+struct ack {
+	size_t at;
+	uint64_t guest;
+	uint8_t byte;
+};
+
+static struct op ops[MAX_OPS];
+static size_t n_ops;
+static struct ack acks[256];
+static size_t n_acks;
+
+static int log_op(void *opaque, enum blk_file_op op, uint64_t off,
+		  uint64_t len, const void *data)
+{
+	struct op *o = &ops[n_ops];
+
+	if (n_ops == MAX_OPS)
+		return -EIO;
+	*o = (struct op){ .op = op, .off = off, .len = len };
+	if (op == BLK_FILE_OP_WRITE) {
+		o->data = malloc(len);
+		memcpy(o->data, data, len);
+	}
+	n_ops++;
+	return 0;
+}
+
+static void forget_log(void)
+{
+	while (n_ops)
+		free(ops[--n_ops].data);
+	n_acks = 0;
+}
+
+static bool put(int fd, const void *data, uint64_t len, uint64_t off)
+{
+	return pwrite(fd, data, len, (off_t)off) == (ssize_t)len;
+}
+
+static bool put_zeroes(int fd, uint64_t off, uint64_t len, bool extend)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return false;
+	if (extend && off + len > (uint64_t)st.st_size &&
+	    ftruncate(fd, (off_t)(off + len)))
+		return false;
+	return !fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  (off_t)off, (off_t)len);
+}
+
+/* @parity: 0 or 1: only every other sector of a write; else all */
+static bool apply(int fd, const struct op *o, int parity)
+{
+	bool ok = true;
+
+	switch (o->op) {
+	case BLK_FILE_OP_WRITE:
+		if (parity > 1 || o->len <= SECTOR)
+			return put(fd, o->data, o->len, o->off);
+		for (uint64_t p = parity * SECTOR; p < o->len && ok;
+		     p += 2 * SECTOR)
+			ok = put(fd, o->data + p,
+				 BLK_MIN(SECTOR, o->len - p), o->off + p);
+		return ok;
+	case BLK_FILE_OP_ZERO:
+		return put_zeroes(fd, o->off, o->len, true);
+	case BLK_FILE_OP_DISCARD:
+		return put_zeroes(fd, o->off, o->len, false);
+	case BLK_FILE_OP_TRUNCATE:
+		return !ftruncate(fd, (off_t)o->off);
+	default:
+		return true;
+	}
+}
+
+/* Everything acknowledged before op @k and not written again is there. */
+static bool holds_acked(const char *path, size_t k, uint64_t cs)
+{
+	char cmd[4096];
+	int pos = snprintf(cmd, sizeof(cmd), "qemu-io -r -U -f qcow2 ");
+	bool any = false;
+
+	for (size_t i = 0; i < n_acks && pos < 3900; i++) {
+		if (acks[i].at > k)
+			continue;
+		any = true;
+		pos += snprintf(cmd + pos, sizeof(cmd) - pos,
+				"-c 'read -P %u %llu %llu' ", acks[i].byte,
+				(unsigned long long)acks[i].guest,
+				(unsigned long long)cs);
+	}
+	return !any || !sh("%s %s >/dev/null 2>&1", cmd, path);
+}
+
+/* The next attach finds the mark, if anything could leak, and repairs. */
+static bool recovers(const char *path)
+{
+	struct img i;
+	bool was = false;
+	bool ok = img_attach(&i, path, &was);
+
+	if (ok && was)
+		ok = img_scan(&i) >= 0;
+	ok = ok && img_detach(&i);
+	return ok && img_has_leaks(path, 0);
+}
+
+static bool state_ok(const char *path, size_t k, uint64_t cs)
+{
+	struct img_check c = img_check(path);
+
+	if ((c.rc != 0 && c.rc != 3) || c.corruptions ||
+	    !holds_acked(path, k, cs)) {
+		ksft_print_msg("op %zu of %zu: check says %d, %ld corruptions",
+			       k, n_ops, c.rc, c.corruptions);
+		return false;
+	}
+	return true;
+}
+
+/* A copy of the state before op @from, with changes by the caller */
+static int branch(void)
+{
+	if (sh("cp --reflink=auto --sparse=always w.qcow2 v.qcow2"))
+		return -1;
+	return open("v.qcow2", O_RDWR | O_CLOEXEC);
+}
+
+/*
+ * Ops [from, to) lie between two flushes and any may be lost: each alone, all
+ * but each, and each torn after all before it.
+ */
+static bool try_lost(size_t from, size_t to, uint64_t cs, unsigned int *states)
+{
+	bool ok = true;
+
+	for (size_t j = from; j < to && ok; j++)
+		for (int mode = 0; mode < 4 && ok; mode++) {
+			int fd = branch();
+
+			ok = fd >= 0;
+			for (size_t k = from; k < to && ok; k++) {
+				bool in = mode == 0 ? k == j :
+					mode == 1 ? k != j : k <= j;
+
+				if (in)
+					ok = apply(fd, &ops[k], mode > 1 &&
+						   k == j ? mode - 2 : 2);
+			}
+			close(fd);
+			ok = ok && state_ok("v.qcow2", from, cs);
+			(*states)++;
+		}
+	return ok;
+}
+
+static size_t next_flush(size_t k)
+{
+	while (k < n_ops && ops[k].op != BLK_FILE_OP_FLUSH)
+		k++;
+	return k;
+}
+
+/* Plays the log back onto base.qcow2; the number of states looked at */
+static bool replay(uint64_t cs, bool reorder, unsigned int *states)
+{
+	bool ok = !sh("cp base.qcow2 w.qcow2");
+	int fd = open("w.qcow2", O_RDWR | O_CLOEXEC);
+
+	for (size_t k = 0; k <= n_ops && ok; k++) {
+		bool start = !k || ops[k - 1].op == BLK_FILE_OP_FLUSH;
+		int copy;
+
+		if (start && reorder)
+			ok = try_lost(k, next_flush(k), cs, states);
+		ok = ok && state_ok("w.qcow2", k, cs);
+		copy = ok ? branch() : -1;
+		ok = copy >= 0 && recovers("v.qcow2");
+		if (copy >= 0)
+			close(copy);
+		(*states)++;
+		if (!ok)
+			ksft_print_msg("at op %zu of %zu", k, n_ops);
+		if (ok && k < n_ops)
+			ok = apply(fd, &ops[k], 2);
+	}
+	close(fd);
+	return ok;
+}
+
+static void acked(uint64_t guest, uint8_t byte)
+{
+	for (size_t i = 0; i < n_acks; i++)
+		if (acks[i].guest == guest)
+			acks[i--] = acks[--n_acks];
+	if (byte)
+		acks[n_acks++] = (struct ack){ n_ops, guest, byte };
+}
+
+static bool write_acked(struct img *i, uint64_t guest, uint8_t byte)
+{
+	acked(guest, 0);	/* old or new content until it is done */
+	if (!img_write(i, guest, byte))
+		return false;
+	acked(guest, byte);
+	return true;
+}
+
+/* A short life that touches everything that is written */
+static bool live(struct img *i, uint64_t grant, unsigned int grants,
+		 bool detach)
+{
+	bool ok = true;
+
+	for (unsigned int g = 0; g < grants && ok; g++)
+		ok = img_grant(i, grant);
+	for (uint64_t k = 0; k < 6 && ok; k++)
+		ok = write_acked(i, k * 5 * i->cs, (uint8_t)(k + 1));
+	acked(5 * i->cs, 0);
+	ok = ok && img_discard(i, 5 * i->cs) && img_grant(i, 4 * i->cs) &&
+		write_acked(i, 7 * i->cs, 77);
+	return ok && (!detach || img_detach(i));
+}
+
+static void test_life(const char *opts, uint64_t grant, unsigned int grants,
+		      bool reorder)
+{
+	unsigned int states = 0;
+	struct img i;
+	uint64_t cs = 0;
+	bool ok, was = false;
+
+	forget_log();
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G && cp i.qcow2 base.qcow2",
+		 opts) && img_open(&i, "i.qcow2");
+	if (ok) {
+		cs = i.cs;
+		i.f->hook = log_op;
+		blk_qcow2_set_ops(i.q, &img_ops, &i);
+		ok = !blk_qcow2_pad(i.q, true, &i.e) &&
+			!blk_qcow2_mark(i.q, &was, &i.e) &&
+			live(&i, grant, grants, true);
+	}
+	ok = ok && img_has_leaks("i.qcow2", 0) && replay(cs, reorder, &states);
+	ksft_test_result(ok, "%u states of %zu writes: %s", states, n_ops,
+			 opts);
+}
+
+/* A crash while the repair of a crash runs */
+static void test_repair(const char *opts)
+{
+	unsigned int states = 0;
+	struct img i;
+	uint64_t cs = 0;
+	bool ok, was = false;
+
+	forget_log();
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G",
+		 opts) && img_attach(&i, "i.qcow2", &was) &&
+		live(&i, 20 * i.cs, 2, false);
+	img_close(&i);
+	for (size_t k = 0; k < n_acks; k++)
+		acks[k].at = 0;
+	ok = ok && !sh("cp i.qcow2 base.qcow2") && img_open(&i, "i.qcow2");
+	if (ok) {
+		cs = i.cs;
+		i.f->hook = log_op;
+		ok = !blk_qcow2_pad(i.q, true, &i.e) &&
+			!blk_qcow2_mark(i.q, &was, &i.e) && was &&
+			img_scan(&i) > 0 && img_grant(&i, 3 * i.cs) &&
+			img_detach(&i);
+	}
+	ok = ok && replay(cs, true, &states);
+	ksft_test_result(ok, "%u states of %zu writes of a repair: %s", states,
+			 n_ops, opts);
+}
+
+int main(void)
+{
+	img_start();
+	test_life("", 1 << 20, 2, true);
+	test_life("-o cluster_size=4k,refcount_bits=1", 300 << 10, 2, true);
+	test_life("-o cluster_size=512,refcount_bits=64", 100 << 10, 4, false);
+	test_life("-o cluster_size=1k,refcount_bits=64", 12 << 20, 1, false);
+	test_life("-o compat=0.10,cluster_size=4k", 9 << 20, 1, true);
+	test_repair("");
+	test_repair("-o cluster_size=512,refcount_bits=2");
+	forget_log();
+	ksft_finished();
+}

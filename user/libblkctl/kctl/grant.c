@@ -157,13 +157,21 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 	return 0;
 }
 
+static uint64_t total(const struct dm_qcow_run *runs, size_t n)
+{
+	uint64_t bytes = 0;
+
+	while (n--)
+		bytes += runs[n].length;
+	return bytes;
+}
+
 /* One allocation, one message.  1: more can be tried at once. */
 static int give_some(struct blk_attachment *a, uint64_t bytes,
-		     const struct blk_kdev *k, uint64_t *have)
+		     const struct blk_kdev *k, uint64_t *given)
 {
 	struct blk_feeder *f = &a->feeder;
 	size_t n = DM_QCOW_MAX_RUNS;
-	uint64_t granted = 0;
 	int ret;
 
 	ret = blk_qcow2_alloc(a->image, bytes, f->runs, &n, NULL);
@@ -175,12 +183,12 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 		f->retry = blk_now_ns() + RETRY_NS;
 		return 0;
 	}
-	ret = blk_grant_give(a, f->runs, n, 0, &granted, NULL);
+	ret = blk_grant_give(a, f->runs, n, 0, NULL, NULL);
 	if (ret)
 		return refused(a, n, ret);
 	f->host_full = f->starved = false;
 	f->retry = 0;
-	*have = granted << a->cluster_bits;
+	*given = total(f->runs, n);
 	return 1;
 }
 
@@ -232,8 +240,8 @@ int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
 	uint64_t have = k->granted << a->cluster_bits;
 	uint64_t first = max_u64(TARGET_FIRST,
 				 (uint64_t)TARGET_CLUSTERS << a->cluster_bits);
-	uint64_t low, high, step;
-	int ret = 1;
+	uint64_t low, high, step, need, given;
+	int ret;
 
 	if (!f->target)
 		first_target(a, k);
@@ -246,9 +254,14 @@ int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
 		return 0;
 	/* small steps first reach the guest sooner; each costs an fsync */
 	step = max_u64(first, f->target / 4);
-	while (ret > 0 && have < high && !blk_feeder_interrupted(a))
-		ret = give_some(a, min_u64(step, high - have), k, &have);
-	return ret < 0 ? ret : 0;
+	need = high - have;
+	while (need && !blk_feeder_interrupted(a)) {
+		ret = give_some(a, min_u64(step, need), k, &given);
+		if (ret <= 0)
+			return ret;
+		need -= min_u64(need, given);
+	}
+	return 0;
 }
 
 /*

@@ -109,7 +109,7 @@ static void find_swap(struct blk_holders *h, uint64_t dev)
 		if (stat(path, &st) || !S_ISBLK(st.st_mode) ||
 		    DM_QCOW_DEV(major(st.st_rdev), minor(st.st_rdev)) != dev)
 			continue;
-		add(h, "in use as swap");
+		add(h, "swap space");
 		h->lasting = true;
 	}
 	free(line);

@@ -4,8 +4,10 @@
 A test is a function whose name begins with test_; its first docstring line is
 what KTAP calls it. It fails by an exception and skips by Skip.
 """
+import difflib
 import json
 import os
+import pprint
 import shutil
 import signal
 import socket
@@ -54,7 +56,11 @@ def run(namespace):
 
 
 def eq(have, want, what=""):
-    assert have == want, "%s: have %r, want %r" % (what, have, want)
+    if have != want:
+        lines = difflib.unified_diff(pprint.pformat(want).splitlines(),
+                                     pprint.pformat(have).splitlines(),
+                                     "want", "have", lineterm="", n=1)
+        raise AssertionError("%s\n%s" % (what, "\n".join(lines)))
 
 
 def wait_until(cond, what, seconds=None):
@@ -167,20 +173,22 @@ class Client:
 class Daemon:
     """A blkctld of one's own, in a directory of one's own."""
 
-    def __init__(self, program=None, env=None, args=(), directory=None):
-        self.own_dir = directory is None
-        self.dir = directory or tempfile.mkdtemp(prefix="blkctld-test-")
-        self.sock = os.path.join(self.dir, "sock")
-        self.log = os.path.join(self.dir, "log")
+    def __init__(self, program=None, env=None, args=()):
         program = program or os.path.join(BIN, "blkctld")
         if not os.access(program, os.X_OK):
             raise Skip("there is no " + program)
-        with open(self.log, "ab") as log:
-            self.proc = subprocess.Popen(
-                [program, "--foreground", "--socket", self.sock,
-                 "--log-level", "debug", *args],
-                stdin=subprocess.DEVNULL, stderr=log,
-                env=dict(os.environ, **(env or {})))
+        self.dir = tempfile.mkdtemp(prefix="blkctld-test-")
+        self.sock = os.path.join(self.dir, "sock")
+        self.log = os.path.join(self.dir, "log")
+        self.command = [program, "--foreground", "--socket", self.sock,
+                        "--log-level", "debug", *args]
+        self.env = dict(os.environ, **(env or {}))
+        self.start()
+
+    def start(self):
+        with open(self.log, "wb") as log:
+            self.proc = subprocess.Popen(self.command, env=self.env,
+                                         stdin=subprocess.DEVNULL, stderr=log)
         self.wait_ready()
 
     def wait_ready(self):
@@ -235,8 +243,7 @@ class Daemon:
     def cleanup(self):
         if self.proc.poll() is None:
             self.kill()
-        if self.own_dir:
-            shutil.rmtree(self.dir, ignore_errors=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
 
     def __enter__(self):
         return self

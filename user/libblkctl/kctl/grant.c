@@ -240,7 +240,7 @@ int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
 	uint64_t have = k->granted << a->cluster_bits;
 	uint64_t first = max_u64(TARGET_FIRST,
 				 (uint64_t)TARGET_CLUSTERS << a->cluster_bits);
-	uint64_t low, high, step, need, given;
+	uint64_t low, high, step, need, given = 0;
 	int ret;
 
 	if (!f->target)

@@ -97,6 +97,7 @@ int qcow_commit_prepare(struct qcow_image *img)
 void qcow_commit_exit(struct qcow_image *img)
 {
 	struct qcow_commit *c = &img->commit;
+	struct qcow_freed *f, *next;
 	struct qcow_table *t;
 	unsigned long index;
 	int i;
@@ -106,6 +107,8 @@ void qcow_commit_exit(struct qcow_image *img)
 	for (i = 0; i < QCOW_COMMIT_BATCH; i++)
 		if (c->bounce[i])
 			__free_page(c->bounce[i]);
+	list_for_each_entry_safe(f, next, &c->freed, node)
+		kfree(f);
 	xa_for_each(&c->tables, index, t)
 		kfree(t);
 	xa_destroy(&c->tables);
@@ -198,7 +201,8 @@ int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
 	}
 	rcu_read_lock();
 	tab = rcu_dereference(img->l1);
-	WRITE_ONCE(tab->entry[l1], host | QCOW2_ENTRY_COPIED);
+	/* who sees the entry sees that it is not on disk: l1_copy() */
+	smp_store_release(&tab->entry[l1], host | QCOW2_ENTRY_COPIED);
 	rcu_read_unlock();
 	return 0;
 }
@@ -218,8 +222,10 @@ static void freeze_slice(struct qcow_image *img, struct qcow_slice *s,
 	spin_lock_irq(&s->lock);
 	if (s->state & QCOW_SLICE_DATA_FLUSH)
 		*data_flush = true;
-	s->state &= ~(QCOW_SLICE_DIRTY | QCOW_SLICE_DATA_FLUSH);
-	s->state |= QCOW_SLICE_COMMIT;
+	/* never neither of the two: a FUA write may look */
+	WRITE_ONCE(s->state, (s->state & ~(QCOW_SLICE_DIRTY |
+					   QCOW_SLICE_DATA_FLUSH)) |
+		   QCOW_SLICE_COMMIT);
 	for (k = 0; k < qcow_slice_entries(img); k++)
 		to[k] = cpu_to_be64(qcow_entry_settled(s->ent[k]));
 	spin_unlock_irq(&s->lock);
@@ -230,12 +236,12 @@ static void freeze_slice(struct qcow_image *img, struct qcow_slice *s,
 static void thaw_slice(struct qcow_image *img, struct qcow_slice *s, bool ok)
 {
 	spin_lock_irq(&s->lock);
-	s->state &= ~QCOW_SLICE_COMMIT;
 	if (!ok) {
 		s->state |= QCOW_SLICE_DATA_FLUSH;
 		if (!(s->state & QCOW_SLICE_DIRTY))
 			qcow_commit_dirty(s);
 	}
+	WRITE_ONCE(s->state, s->state & ~QCOW_SLICE_COMMIT);
 	spin_unlock_irq(&s->lock);
 	/* s may be reclaimed from here on */
 	atomic_dec(&img->commit.unclean);
@@ -308,7 +314,8 @@ static void l1_copy(struct qcow_image *img, const struct qcow_l1 *l1,
 	u32 i;
 
 	for (i = 0; i < qcow_slice_entries(img); i++) {
-		u64 e = first + i < l1->nr ? READ_ONCE(l1->entry[first + i]) : 0;
+		u64 e = first + i < l1->nr ?
+			smp_load_acquire(&l1->entry[first + i]) : 0;
 
 		if (e) {
 			t = xa_load(&img->commit.tables, first + i);

@@ -169,7 +169,7 @@ static bool fill_claim(struct qcow_fill *f, struct qcow_slice *s, u32 i,
 	return true;
 }
 
-/* Finds the entry again and claims it. */
+/* Finds the entry again and claims it; then the bio counts in the epoch. */
 static bool fill_begin(struct qcow_fill *f, u64 guest, u64 host)
 {
 	struct qcow_image *img = f->img;
@@ -182,6 +182,10 @@ static bool fill_begin(struct qcow_fill *f, u64 guest, u64 host)
 		spin_lock_irq(&s->lock);
 		ok = fill_claim(f, s, qcow_slice_index(img, guest), host);
 		spin_unlock_irq(&s->lock);
+	}
+	if (ok) {
+		qcow_io(f->bio)->epoch = qcow_inflight_begin(&img->inflight);
+		qcow_io(f->bio)->img = img;
 	}
 	rcu_read_unlock();
 	return ok;

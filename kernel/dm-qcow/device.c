@@ -125,11 +125,37 @@ found:
 	return dev;
 }
 
-void qcow_device_add(struct qcow_device *dev, struct qcow_target *t)
+bool qcow_device_add(struct qcow_device *dev, struct qcow_target *t)
+{
+	bool ok;
+
+	mutex_lock(&dev->lock);
+	ok = list_empty(&dev->targets) || qcow_device_image(dev) == t->img;
+	if (ok) {
+		dev->cluster_bits = t->img->cluster_bits;
+		list_add_tail(&t->dev_node, &dev->targets);
+	}
+	mutex_unlock(&dev->lock);
+	return ok;
+}
+
+void qcow_device_set_live(struct qcow_device *dev, struct qcow_target *t)
 {
 	mutex_lock(&dev->lock);
-	list_add_tail(&t->dev_node, &dev->targets);
+	if (t) {
+		dev->live = t;
+		set_bit(QCOW_DEV_ACTIVE, &dev->flags);
+	} else {
+		clear_bit(QCOW_DEV_ACTIVE, &dev->flags);
+	}
 	mutex_unlock(&dev->lock);
+}
+
+struct qcow_target *qcow_device_target(struct qcow_device *dev)
+{
+	lockdep_assert_held(&dev->lock);
+	return dev->live ?: list_last_entry(&dev->targets, struct qcow_target,
+					    dev_node);
 }
 
 bool qcow_device_leave(struct qcow_device *dev, struct qcow_target *t)
@@ -138,6 +164,8 @@ bool qcow_device_leave(struct qcow_device *dev, struct qcow_target *t)
 
 	mutex_lock(&dev->lock);
 	list_del_init(&t->dev_node);
+	if (dev->live == t)
+		dev->live = NULL;
 	mutex_unlock(&dev->lock);
 	mutex_lock(&devices_lock);
 	last = !--dev->nr_tables;
@@ -234,7 +262,7 @@ void qcow_device_set_mode(struct qcow_device *dev, enum dm_qcow_mode mode,
 		return;
 	trace_qcow_mode(dev->nr, mode, error);
 	if (mode >= DM_QCOW_MODE_READ_ONLY)
-		pr_err("device %u:%u: a write of metadata failed (%d): no more writes until it is resumed anew\n",
+		pr_err("device %u:%u: a write of metadata failed (%d): no more writes until it is removed and created again\n",
 		       (u32)(dev->nr >> 32), (u32)dev->nr, error);
 	qcow_device_event(dev, DM_QCOW_EV_MODE);
 }

@@ -22,7 +22,7 @@ struct qcow_freed;
 struct qcow_target;
 
 #define QCOW_DEV_SUSPENDING	0	/* presuspend .. resume: nothing parks */
-#define QCOW_DEV_ACTIVE		1	/* resumed, not suspended */
+#define QCOW_DEV_ACTIVE		1	/* preresume .. postsuspend */
 #define QCOW_DEV_HOST_FULL	2	/* the daemon has said so */
 #define QCOW_DEV_LEAKED		3	/* a freed run was dropped */
 
@@ -40,6 +40,7 @@ struct qcow_target;
  * @no_space_timeout: jiffies
  * @lock: outermost; guards all up to @label; never held while waiting for I/O
  * @targets: tables of this device, the newest last (qcow_target.dev_node)
+ * @live: the table that was resumed last, NULL if none or if it is gone
  * @session: number of the last session, 0: none ever
  * @portid: the socket that owns it, 0: it is closed
  * @seq: of the last grant
@@ -70,6 +71,7 @@ struct qcow_device {
 
 	struct mutex lock;
 	struct list_head targets;
+	struct qcow_target *live;
 	u64 session;
 	u32 portid;
 	u64 seq;
@@ -104,8 +106,11 @@ struct qcow_device {
  * the table before qcow_device_add().
  */
 struct qcow_device *qcow_device_join(struct qcow_target *t);
-/* The table is complete: it is the newest of @targets. */
-void qcow_device_add(struct qcow_device *dev, struct qcow_target *t);
+/*
+ * The table is complete: it is the newest of @targets.  False: its image is
+ * not that of the others, whose grants are of no use there.
+ */
+bool qcow_device_add(struct qcow_device *dev, struct qcow_target *t);
 /*
  * Takes the table out of @targets.  The caller still has its reference, and
  * must keep it until its image is put.  Return: it was the last table.
@@ -122,7 +127,14 @@ int qcow_device_name(struct qcow_device *dev, char *name);
 /* A netlink socket was closed. */
 void qcow_devices_port_closed(u32 portid);
 
-/* The image that its tables write: layer 0 of the newest table. */
+/* A resume of @t begins; NULL: it has failed. */
+void qcow_device_set_live(struct qcow_device *dev, struct qcow_target *t);
+/*
+ * The table that is live, or was before a suspend; before the first resume the
+ * newest one.  dev->lock is held and the device has a table.
+ */
+struct qcow_target *qcow_device_target(struct qcow_device *dev);
+/* The image that all of its tables have as layer 0. */
 struct qcow_image *qcow_device_image(struct qcow_device *dev);
 
 /**

@@ -119,6 +119,7 @@ u32 qcow_grant_take(struct qcow_device *dev, u32 want, bool *zeroed, bool all,
 		    u64 *host)
 {
 	struct qcow_grants *g = &dev->grants;
+	u64 low;
 	u32 nr;
 	int cpu;
 
@@ -134,10 +135,10 @@ u32 qcow_grant_take(struct qcow_device *dev, u32 want, bool *zeroed, bool all,
 	if (!nr)
 		return 0;
 	atomic64_add(nr, &g->consumed);
-	if (atomic64_sub_return(nr, &g->left) < READ_ONCE(g->low)) {
-		WRITE_ONCE(g->low, 0);
+	low = READ_ONCE(g->low);
+	if (atomic64_sub_return(nr, &g->left) < low &&
+	    cmpxchg(&g->low, low, 0) == low)
 		qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
-	}
 	return nr;
 }
 
@@ -148,7 +149,12 @@ void qcow_grant_put(struct qcow_device *dev, u64 host, u32 nr)
 	unsigned long flags;
 
 	spin_lock_irqsave(&g->lock, flags);
-	if (g->nr_spare) {
+	run = list_empty(&g->runs[0]) ? NULL :
+		list_last_entry(&g->runs[0], struct qcow_run, node);
+	if (run && run->host + (run->nr << dev->cluster_bits) == host) {
+		run->nr += nr;
+		atomic64_add(nr, &g->left);
+	} else if (g->nr_spare) {
 		run = g->spare[--g->nr_spare];
 		run->host = host;
 		run->nr = nr;

@@ -193,6 +193,28 @@ static bool image_may_join(struct qcow_image *img, struct qcow_target *t)
 	return true;
 }
 
+/* Has something changed that must not? */
+static char *header_changed(const struct qcow_image *img,
+			    const struct qcow2_header *h)
+{
+	if (h->version != img->h.version ||
+	    h->cluster_bits != img->h.cluster_bits ||
+	    (h->incompatible_features ^ img->h.incompatible_features) &
+	    ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))
+		return "the image's geometry has changed since it was opened";
+	return NULL;
+}
+
+/* One more table of an image that is open: it may have grown meanwhile. */
+static char *image_rejoin(struct qcow_image *img, struct qcow_target *t)
+{
+	struct qcow2_header h;
+	char *why = header_read(img->bdev, &h, t->writable);
+
+	t->size = h.size;
+	return why ?: header_changed(img, &h);
+}
+
 struct qcow_image *qcow_image_get(struct block_device *bdev,
 				  struct qcow_target *t, char **error)
 {
@@ -207,18 +229,17 @@ struct qcow_image *qcow_image_get(struct block_device *bdev,
 			img = ERR_PTR(-EBUSY);
 			goto out;
 		}
-		if (t->writable) {
-			*error = header_unsupported(&img->h, true);
-			if (*error) {
-				img = ERR_PTR(-EINVAL);
-				goto out;
-			}
+		*error = image_rejoin(img, t);
+		if (*error) {
+			img = ERR_PTR(-EINVAL);
+			goto out;
 		}
 		goto join;
 	}
 	img = image_new(bdev, t->writable, error);
 	if (IS_ERR(img))
 		goto out;
+	t->size = img->h.size;
 	list_add_tail(&img->node, &images);
 join:
 	list_add_tail(&t->image_node, &img->targets);
@@ -331,15 +352,10 @@ static const char *header_reread(struct qcow_image *img, bool writable)
 	struct qcow2_header h;
 	char *why = header_read(img->bdev, &h, writable);
 
-	if (why)
-		return why;
-	if (h.version != img->h.version ||
-	    h.cluster_bits != img->h.cluster_bits || h.size < img->h.size ||
-	    (h.incompatible_features ^ img->h.incompatible_features) &
-	    ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))
-		return "the image's geometry has changed since its table was loaded";
-	img->h = h;
-	return NULL;
+	why = why ?: header_changed(img, &h);
+	if (!why)
+		img->h = h;
+	return why;
 }
 
 /* Reads everything anew; image.lock is held and no I/O is in flight. */
@@ -390,8 +406,12 @@ int qcow_image_prepare(struct qcow_image *img, struct qcow_target *t)
 
 	mutex_lock(&img->lock);
 	fresh = img->stale;
-	if (fresh)
+	if (fresh && qcow_commit_needed(&img->commit))
+		why = "metadata could not be written before: remove the device and create it again";
+	else if (fresh)
 		why = image_read(img, t);
+	if (!why && t->ti->len > img->h.size >> SECTOR_SHIFT)
+		why = "the table is larger than the image";
 	mutex_unlock(&img->lock);
 	if (why) {
 		pr_err("%pg: cannot use the image: %s\n", img->bdev, why);

@@ -47,6 +47,7 @@ struct qcow_l1 {
  * @slices: slice by number (guest offset >> slice span), found under RCU
  * @loading: slices on their way in, by the same number; under @load_lock
  * @nr_slices: slices in @slices
+ * @reclaim_lock: held while slices are taken out of @slices
  * @lru: all of them, @lru_lock
  * @wq: loads, commits and the owners' deferred bios; WQ_MEM_RECLAIM
  */
@@ -73,6 +74,7 @@ struct qcow_image {
 	struct file *held;
 	struct mutex lock;	/* @generation, @stale, @held, reading metadata */
 
+	struct mutex reclaim_lock;
 	struct xarray loading;
 	struct mutex load_lock;
 	struct list_head lru;

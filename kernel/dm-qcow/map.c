@@ -285,6 +285,7 @@ static int map_write(struct qcow_target *t, struct bio *bio,
 	epoch_begin(io, img);
 	mapped = qcow_lookup(img, guest, true, &x) == QCOW_FOUND_HOST;
 	if (likely(mapped)) {
+		smp_rmb();	/* entries before the slice's state */
 		if (bio->bi_opf & REQ_FUA)
 			durable = !(READ_ONCE(x.slice->state) &
 				    (QCOW_SLICE_DIRTY | QCOW_SLICE_COMMIT));

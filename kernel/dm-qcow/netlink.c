@@ -87,8 +87,9 @@ static u32 device_state(struct qcow_device *dev, struct qcow_target *t)
 }
 
 static int put_state(struct sk_buff *skb, struct qcow_device *dev,
-		     struct qcow_target *t, const char *name)
+		     const char *name, u32 pending)
 {
+	struct qcow_target *t = qcow_device_target(dev);
 	struct dm_qcow_stats stats;
 
 	qcow_stats_sum(dev->stats, &stats);
@@ -99,7 +100,7 @@ static int put_state(struct sk_buff *skb, struct qcow_device *dev,
 	    nla_put_u32(skb, DM_QCOW_A_STATE, device_state(dev, t)) ||
 	    nla_put_u32(skb, DM_QCOW_A_ERROR, dev->error) ||
 	    nla_put_u32(skb, DM_QCOW_A_CLUSTER_BITS, dev->cluster_bits) ||
-	    nla_put_u32(skb, DM_QCOW_A_PENDING, atomic_read(&dev->pending)) ||
+	    nla_put_u32(skb, DM_QCOW_A_PENDING, pending) ||
 	    put_u64(skb, DM_QCOW_A_GENERATION, t->img->generation) ||
 	    put_u64(skb, DM_QCOW_A_GRANTED,
 		    atomic64_read(&dev->grants.left)) ||
@@ -117,16 +118,20 @@ static int put_state(struct sk_buff *skb, struct qcow_device *dev,
 #define DEVICE_PAYLOAD	(DM_QCOW_LABEL_MAX + 1024)
 
 /* dev->lock is held in all cmd_ functions, and the device has a table. */
-static struct qcow_target *device_target(struct qcow_device *dev)
+
+static bool session_ok(struct qcow_device *dev, struct genl_info *info)
 {
-	lockdep_assert_held(&dev->lock);
-	return list_last_entry(&dev->targets, struct qcow_target, dev_node);
+	return dev->portid == info->snd_portid &&
+		info->attrs[DM_QCOW_A_SESSION] &&
+		nla_get_u64(info->attrs[DM_QCOW_A_SESSION]) == dev->session;
 }
 
 static int cmd_get(struct qcow_device *dev, struct genl_info *info)
 {
 	char name[DM_NAME_LEN];
 	struct sk_buff *skb;
+	u32 pending = 0;
+	bool fetch;
 	void *hdr;
 	int r;
 
@@ -136,15 +141,17 @@ static int cmd_get(struct qcow_device *dev, struct genl_info *info)
 	skb = reply_new(info, DEVICE_PAYLOAD, &hdr);
 	if (!skb)
 		return -ENOMEM;
-	r = put_state(skb, dev, device_target(dev), name);
-	if (r) {
+	fetch = session_ok(dev, info);
+	pending = fetch ? atomic_xchg(&dev->pending, 0) :
+		atomic_read(&dev->pending);
+	r = put_state(skb, dev, name, pending);
+	if (r)
 		nlmsg_free(skb);
-		return r;
-	}
-	if (info->attrs[DM_QCOW_A_SESSION] && dev->portid &&
-	    nla_get_u64(info->attrs[DM_QCOW_A_SESSION]) == dev->session)
-		atomic_set(&dev->pending, 0);
-	return reply_send(info, skb, hdr);
+	else
+		r = reply_send(info, skb, hdr);
+	if (r && fetch)
+		atomic_or(pending, &dev->pending);
+	return r;
 }
 
 static int cmd_adopt(struct qcow_device *dev, struct genl_info *info)
@@ -171,12 +178,11 @@ static int cmd_adopt(struct qcow_device *dev, struct genl_info *info)
 	return reply_send(info, skb, hdr);
 }
 
-/* The runs of a message, checked; n = 0 without any. */
-static int get_runs(struct qcow_device *dev, struct genl_info *info,
+/* The runs of a message, checked to lie below @bytes; n = 0 without any. */
+static int get_runs(struct qcow_device *dev, struct genl_info *info, u64 bytes,
 		    const struct dm_qcow_run **runs, unsigned int *n)
 {
 	struct nlattr *a = info->attrs[DM_QCOW_A_RUNS];
-	u64 bytes = qcow_image_bytes(device_target(dev)->img);
 	u64 mask = (1ULL << dev->cluster_bits) - 1;
 	unsigned int i;
 
@@ -202,7 +208,7 @@ static int get_runs(struct qcow_device *dev, struct genl_info *info,
 static void unclaim_runs(struct qcow_device *dev, enum qcow_claim kind,
 			 const struct dm_qcow_run *runs, unsigned int n)
 {
-	struct qcow_claims *c = &device_target(dev)->img->claims;
+	struct qcow_claims *c = &qcow_device_target(dev)->img->claims;
 
 	lockdep_assert_held(&c->lock);
 	while (n--)
@@ -215,7 +221,7 @@ static void unclaim_runs(struct qcow_device *dev, enum qcow_claim kind,
 static int claim_runs(struct qcow_device *dev, enum qcow_claim kind,
 		      const struct dm_qcow_run *runs, unsigned int n)
 {
-	struct qcow_claims *c = &device_target(dev)->img->claims;
+	struct qcow_claims *c = &qcow_device_target(dev)->img->claims;
 	unsigned int i;
 	int r;
 
@@ -233,14 +239,25 @@ static int claim_runs(struct qcow_device *dev, enum qcow_claim kind,
 
 static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_claims *c = &device_target(dev)->img->claims;
+	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
+	struct qcow_image *img = qcow_device_target(dev)->img;
+	struct qcow_claims *c = &img->claims;
 	const struct dm_qcow_run *runs;
 	unsigned int n;
-	int r = get_runs(dev, info, &runs, &n);
+	bool anew;
+	int r;
 
+	if (flags && nla_get_u32(flags) & ~DM_QCOW_CLAIM_ANEW)
+		return -EINVAL;
+	anew = flags && nla_get_u32(flags);
+	if (anew && test_bit(QCOW_DEV_ACTIVE, &dev->flags))
+		return -EBUSY;
+	r = get_runs(dev, info, qcow_image_bytes(img), &runs, &n);
 	if (r)
 		return r;
 	mutex_lock(&c->lock);
+	if (anew)
+		qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
 	r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
 	mutex_unlock(&c->lock);
 	return r;
@@ -250,7 +267,7 @@ static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 static int grant_runs(struct qcow_device *dev, const struct dm_qcow_run *runs,
 		      unsigned int n)
 {
-	struct qcow_claims *c = &device_target(dev)->img->claims;
+	struct qcow_claims *c = &qcow_device_target(dev)->img->claims;
 	int r;
 
 	mutex_lock(&c->lock);
@@ -274,13 +291,15 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	u64 seq;
 	int r;
 
-	if (!info->attrs[DM_QCOW_A_SEQ] || !device_target(dev)->writable ||
+	if (!info->attrs[DM_QCOW_A_SEQ] || !qcow_device_target(dev)->writable ||
 	    (flags && nla_get_u32(flags) & ~DM_QCOW_GRANT_HOST_FULL))
 		return -EINVAL;
 	seq = nla_get_u64(info->attrs[DM_QCOW_A_SEQ]);
 	if (seq <= dev->seq)
 		return -EALREADY;
-	r = get_runs(dev, info, &runs, &n);
+	/* not the last cluster if the device cuts it off */
+	r = get_runs(dev, info, bdev_nr_bytes(qcow_device_image(dev)->bdev),
+		     &runs, &n);
 	if (r)
 		return r;
 	skb = reply_new(info, 64, &hdr);
@@ -349,7 +368,7 @@ static int cmd_take(struct qcow_device *dev, struct genl_info *info)
 
 static int cmd_commit(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = device_target(dev)->img;
+	struct qcow_image *img = qcow_device_target(dev)->img;
 	u64 cookie;
 
 	if (!info->attrs[DM_QCOW_A_COOKIE] || img->owner != dev)
@@ -364,7 +383,7 @@ static int cmd_commit(struct qcow_device *dev, struct genl_info *info)
 
 static int cmd_handover(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = device_target(dev)->img;
+	struct qcow_image *img = qcow_device_target(dev)->img;
 	struct sk_buff *skb;
 	void *hdr;
 
@@ -376,7 +395,9 @@ static int cmd_handover(struct qcow_device *dev, struct genl_info *info)
 	skb = reply_new(info, 64, &hdr);
 	if (!skb)
 		return -ENOMEM;
+	mutex_lock(&img->lock);
 	img->stale = true;
+	mutex_unlock(&img->lock);
 	if (put_u64(skb, DM_QCOW_A_GENERATION, img->generation)) {
 		nlmsg_free(skb);
 		return -EMSGSIZE;
@@ -386,7 +407,7 @@ static int cmd_handover(struct qcow_device *dev, struct genl_info *info)
 
 static int cmd_hold_file(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = device_target(dev)->img;
+	struct qcow_image *img = qcow_device_target(dev)->img;
 	struct file *file;
 	int r = 0;
 
@@ -409,7 +430,7 @@ static int cmd_hold_file(struct qcow_device *dev, struct genl_info *info)
 
 static int cmd_get_file(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = device_target(dev)->img;
+	struct qcow_image *img = qcow_device_target(dev)->img;
 	struct file *file = NULL;
 	struct sk_buff *skb;
 	void *hdr;
@@ -468,13 +489,6 @@ static const struct command commands[DM_QCOW_CMD_MAX + 1] = {
 	[DM_QCOW_CMD_GET_FILE] = { cmd_get_file, true },
 };
 
-static bool session_ok(struct qcow_device *dev, struct genl_info *info)
-{
-	return dev->portid == info->snd_portid &&
-		info->attrs[DM_QCOW_A_SESSION] &&
-		nla_get_u64(info->attrs[DM_QCOW_A_SESSION]) == dev->session;
-}
-
 static int qcow_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	const struct command *cmd = &commands[info->genlhdr->cmd];
@@ -517,7 +531,7 @@ static int dump_one(struct sk_buff *skb, struct netlink_callback *cb,
 			  DM_QCOW_CMD_GET);
 	if (!hdr)
 		goto out;
-	r = put_state(skb, dev, device_target(dev), name);
+	r = put_state(skb, dev, name, atomic_read(&dev->pending));
 	if (r)
 		genlmsg_cancel(skb, hdr);
 	else

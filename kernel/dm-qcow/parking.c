@@ -24,6 +24,9 @@ static void park_expired(struct work_struct *work)
 	struct qcow_device *dev = container_of(to_delayed_work(work),
 					       struct qcow_device, park_timer);
 
+	/* a grant may have come meanwhile */
+	if (!READ_ONCE(dev->nr_parked) || atomic64_read(&dev->grants.left))
+		return;
 	qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE, -ENOSPC);
 	qcow_parking_fail(dev, BLK_STS_NOSPC);
 }

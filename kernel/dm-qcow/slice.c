@@ -6,7 +6,8 @@
  * judged once, before anybody can find it; a bad one marks the image corrupt
  * and fails the I/O that asked.  It never writes: that is commit.c.
  *
- * Locking: img->load_lock (a mutex; workers only) serialises who loads what.
+ * Locking: img->load_lock (a mutex; workers only) serialises who loads what,
+ * img->reclaim_lock (a mutex, only tried in reclaim) who takes slices away.
  * img->slices is read under RCU.  lru_lock is taken before slice.lock; the
  * XArray's own lock is never taken under slice.lock, which interrupts take.
  * A slice may be freed after a grace period once it is DEAD, which needs it
@@ -49,6 +50,7 @@ void qcow_slice_cache_init(struct qcow_image *img)
 	xa_init(&img->slices);
 	xa_init(&img->loading);
 	mutex_init(&img->load_lock);
+	mutex_init(&img->reclaim_lock);
 	spin_lock_init(&img->lru_lock);
 	INIT_LIST_HEAD(&img->lru);
 	atomic_long_set(&img->nr_slices, 0);
@@ -103,6 +105,9 @@ static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
 	unsigned long done = 0;
 	LIST_HEAD(dead);
 
+	/* the shrinker may interrupt anybody who allocates */
+	if (!mutex_trylock(&img->reclaim_lock))
+		return 0;
 	spin_lock(&img->lru_lock);
 	while (look-- && done < want && !list_empty(&img->lru)) {
 		s = list_first_entry(&img->lru, struct qcow_slice, lru);
@@ -122,6 +127,7 @@ static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
 			qcow_stat_inc(img->owner->stats, slices_reclaimed);
 		slice_free(s);
 	}
+	mutex_unlock(&img->reclaim_lock);
 	return done;
 }
 
@@ -130,9 +136,9 @@ void qcow_slice_cache_drop(struct qcow_image *img)
 	struct qcow_slice *s;
 	unsigned long index;
 
+	mutex_lock(&img->reclaim_lock);
 	xa_for_each(&img->slices, index, s) {
-		WARN_ON_ONCE(s->pins || s->state &
-			     (QCOW_SLICE_DIRTY | QCOW_SLICE_COMMIT));
+		WARN_ON_ONCE(s->pins);
 		spin_lock(&img->lru_lock);
 		list_del(&s->lru);
 		spin_unlock(&img->lru_lock);
@@ -140,6 +146,7 @@ void qcow_slice_cache_drop(struct qcow_image *img)
 		slice_uncount(s);
 		slice_free(s);
 	}
+	mutex_unlock(&img->reclaim_lock);
 }
 
 static struct qcow_slice *slice_alloc(struct qcow_image *img, u64 nr)
@@ -189,25 +196,50 @@ static int slice_publish(struct qcow_slice *s)
 	return 0;
 }
 
-/* A writable image: claims the cluster of one entry.  NULL, or what is wrong. */
-static const char *entry_claim(struct qcow_image *img, u64 e, bool seen)
+/* The host cluster that an entry claims; 0: none. */
+static u64 entry_cluster(const struct qcow_image *img, u64 e)
 {
-	struct qcow_claims *c = &img->claims;
-	u64 off = e & QCOW2_OFFSET_MASK;
-	int r;
+	if (e & QCOW2_L2_COMPRESSED)
+		return 0;
+	return (e & QCOW2_OFFSET_MASK) >> img->cluster_bits;
+}
 
-	if (e & QCOW2_L2_COMPRESSED || !off)
-		return NULL;
-	if (qcow_claim_is_metadata(c, off >> img->cluster_bits))
-		return "a data cluster is also metadata";
-	if (seen)
-		return NULL;
-	r = qcow_claim_set(c, QCOW_CLAIM_DATA, off >> img->cluster_bits);
-	if (r < 0)
-		return "out of memory";
-	if (r && e & QCOW2_ENTRY_COPIED)
-		return "a data cluster is used twice, or was granted";
-	return NULL;
+/*
+ * A writable image: the entries claim their clusters, the first time they are
+ * loaded.  0; -EUCLEAN, then @why; -ENOMEM: nothing is claimed.
+ */
+static int slice_claim(struct qcow_slice *s, u32 *i, const char **why)
+{
+	struct qcow_image *img = s->img;
+	struct qcow_claims *c = &img->claims;
+	bool seen = qcow_claim_test(c, QCOW_CLAIM_SEEN, s->nr);
+	int r = 0;
+	u64 nr;
+
+	for (*i = 0; *i < qcow_slice_entries(img); ++*i) {
+		nr = entry_cluster(img, s->ent[*i]);
+		if (!nr)
+			continue;
+		*why = "a data cluster is also metadata";
+		if (qcow_claim_is_metadata(c, nr))
+			return -EUCLEAN;
+		*why = "a data cluster is used twice, or was granted";
+		r = seen ? 0 : qcow_claim_set(c, QCOW_CLAIM_DATA, nr);
+		if (r > 0)
+			return -EUCLEAN;
+		if (r < 0)
+			break;
+	}
+	if (!r)
+		r = min(qcow_claim_set(c, QCOW_CLAIM_SEEN, s->nr), 0);
+	if (!r || seen)
+		return r;
+	while ((*i)--) {
+		nr = entry_cluster(img, s->ent[*i]);
+		if (nr)
+			qcow_claim_clear(c, QCOW_CLAIM_DATA, nr);
+	}
+	return r;
 }
 
 /*
@@ -219,30 +251,26 @@ static blk_status_t slice_check(struct qcow_slice *s)
 	struct qcow_image *img = s->img;
 	u64 bytes = qcow_image_bytes(img);
 	const char *why = NULL;
-	bool seen = true;
+	int r = 0;
 	u32 i;
 
-	if (img->owner) {
-		mutex_lock(&img->claims.lock);
-		seen = qcow_claim_test(&img->claims, QCOW_CLAIM_SEEN, s->nr);
-	}
-	for (i = 0; i < qcow_slice_entries(img) && !why; i++) {
+	for (i = 0; i < qcow_slice_entries(img); i++) {
 		why = qcow2_l2_check(s->ent[i], img->cluster_bits, bytes,
 				     img->h.version);
-		if (!why && img->owner)
-			why = entry_claim(img, s->ent[i], seen);
+		if (why) {
+			r = -EUCLEAN;
+			break;
+		}
 	}
-	if (img->owner) {
-		if (!why && qcow_claim_set(&img->claims, QCOW_CLAIM_SEEN,
-					   s->nr) < 0)
-			why = "out of memory";
+	if (!r && img->owner) {
+		mutex_lock(&img->claims.lock);
+		r = slice_claim(s, &i, &why);
 		mutex_unlock(&img->claims.lock);
 	}
-	if (!why)
-		return BLK_STS_OK;
-	qcow_image_corrupt(img, (s->nr << img->slice_span_bits) +
-			   ((u64)(i - 1) << img->cluster_bits), why);
-	return BLK_STS_IOERR;
+	if (r == -EUCLEAN)
+		qcow_image_corrupt(img, (s->nr << img->slice_span_bits) +
+				   ((u64)i << img->cluster_bits), why);
+	return errno_to_blk_status(r == -EUCLEAN ? -EIO : r);
 }
 
 static void slice_loaded(struct work_struct *work)

@@ -42,15 +42,13 @@ static int target_open(struct qcow_target *t)
 		r = PTR_ERR(t->img);
 		goto leave;
 	}
-	t->dev->cluster_bits = t->img->cluster_bits;
-	if (ti->begin || ti->len > t->img->h.size >> SECTOR_SHIFT) {
+	r = -EINVAL;
+	if (ti->begin || ti->len > t->size >> SECTOR_SHIFT)
 		ti->error = "the table is larger than the image, or does not start at 0";
-		r = -EINVAL;
-		goto put_image;
-	}
-	qcow_device_add(t->dev, t);
-	return 0;
-put_image:
+	else if (!qcow_device_add(t->dev, t))
+		ti->error = "a reload must name the image that the device has";
+	else
+		return 0;
 	qcow_image_put(t->img, t);
 leave:
 	qcow_device_leave(t->dev, t);
@@ -128,12 +126,18 @@ static int qcow_preresume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 	struct qcow_device *dev = t->dev;
+	int r;
 
 	WRITE_ONCE(dev->commit_interval,
 		   msecs_to_jiffies(t->spec.commit_interval));
 	WRITE_ONCE(dev->no_space_timeout,
 		   (unsigned long)t->spec.no_space_timeout * HZ);
-	return qcow_image_prepare(t->img, t);
+	/* from here on nobody is handed the metadata */
+	qcow_device_set_live(dev, t);
+	r = qcow_image_prepare(t->img, t);
+	if (r)
+		qcow_device_set_live(dev, NULL);
+	return r;
 }
 
 static void qcow_resume(struct dm_target *ti)
@@ -141,7 +145,6 @@ static void qcow_resume(struct dm_target *ti)
 	struct qcow_target *t = ti->private;
 
 	clear_bit(QCOW_DEV_SUSPENDING, &t->dev->flags);
-	set_bit(QCOW_DEV_ACTIVE, &t->dev->flags);
 }
 
 static const char *const mode_names[] = {

@@ -17,6 +17,7 @@ struct qcow_image;
  * @dev: the mapped device's own state
  * @img: layer 0
  * @writable: the table was loaded read-write
+ * @size: bytes of the guest's disk when the table was loaded
  * @image_node: in img->targets
  * @dev_node: in dev->targets
  * @spec: the parsed table line
@@ -26,6 +27,7 @@ struct qcow_target {
 	struct qcow_device *dev;
 	struct qcow_image *img;
 	bool writable;
+	u64 size;
 	struct dm_target *ti;
 	struct list_head image_node;
 	struct list_head dev_node;

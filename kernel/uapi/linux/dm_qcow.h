@@ -74,8 +74,11 @@
  *
  * DM_QCOW_CMD_CLAIM
  *     DM_QCOW_A_RUNS: binary, struct dm_qcow_run[]
+ *     DM_QCOW_A_FLAGS: u32, DM_QCOW_CLAIM_ANEW: forget what was claimed
+ *                      before (EBUSY unless suspended)
  *   Says that these clusters hold metadata of the daemon's.  Before the first
- *   writable resume: all of them; later: before a new one is written.
+ *   writable resume: all of them; later: before a new one is written; after a
+ *   HANDOVER in which the daemon moved metadata: all of them, anew.
  *   EUCLEAN: one of them is a claimed cluster already (nothing is claimed).
  *
  * DM_QCOW_CMD_GRANT
@@ -97,9 +100,10 @@
  *
  * DM_QCOW_CMD_COMMIT
  *     DM_QCOW_A_COOKIE: u64, larger than the last one
- *   Starts a commit that covers every write that has begun before; then all
- *   clusters freed before it can be TAKEn.  Its end is DM_QCOW_EV_COMMITTED
- *   and DM_QCOW_A_COOKIE of GET.
+ *   Starts a commit that covers every write that has been given a cluster
+ *   before; then all clusters freed before it can be TAKEn.  Its end is
+ *   DM_QCOW_EV_COMMITTED and DM_QCOW_A_COOKIE of GET; if it has failed,
+ *   DM_QCOW_A_MODE is READ_ONLY then.
  *
  * DM_QCOW_CMD_HANDOVER
  *   ->  DM_QCOW_A_GENERATION: u64
@@ -205,6 +209,8 @@ enum dm_qcow_mode {
 #define DM_QCOW_EV_COMMITTED	(1U << 4)	/* a COMMIT has ended */
 #define DM_QCOW_EV_CORRUPT	(1U << 5)	/* bad metadata was found */
 #define DM_QCOW_EV_GONE		(1U << 6)	/* the device was removed */
+
+#define DM_QCOW_CLAIM_ANEW	(1U << 0)
 
 #define DM_QCOW_GRANT_HOST_FULL	(1U << 0)
 

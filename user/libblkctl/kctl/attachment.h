@@ -58,10 +58,10 @@ struct blk_scan {
  * @target, @cap: bytes to keep granted; and what can ever be needed
  * @consumed, @since: of the window in which consumption is measured (bytes, ns)
  * @released: when freed runs were last given back
- * @retry: not before then after a failed allocation
+ * @failed: when an allocation failed, 0: the last one did not
  * @host_full: the kernel was told so
  * @starved: the user was told that writes wait for space
- * @refused: grants that the kernel called corrupt
+ * @refused: how often free clusters turned out to be in use
  * @runs: room for one message; whoever may talk to the session uses it
  */
 struct blk_feeder {
@@ -76,7 +76,7 @@ struct blk_feeder {
 
 	uint64_t target, cap;
 	uint64_t consumed, since;
-	uint64_t released, retry;
+	uint64_t released, failed;
 	bool host_full, starved;
 	unsigned int refused;
 	enum dm_qcow_mode mode;

@@ -29,6 +29,7 @@
 
 #define BUSY_TRIES	20
 #define BUSY_NS		100000000L
+#define ROUNDS		5
 #define SCAN_MS		2000
 
 /* What one call of blk_detach() has in hand. */
@@ -38,6 +39,7 @@ struct detaching {
 	struct blk_run_list grants, freed;
 	bool failed;		/* the device had failed before */
 	bool clean;		/* the metadata was handed over */
+	bool raced;		/* somebody opened it after we looked */
 };
 
 static void nap(void)
@@ -46,6 +48,9 @@ static void nap(void)
 
 	nanosleep(&ts, NULL);
 }
+
+/* What was opened while it was suspended is waiting for us: little patience. */
+#define SUSPENDED_TRIES	2
 
 static int busy(const char *name, uint64_t dev, struct blk_error *e)
 {
@@ -58,14 +63,19 @@ static int busy(const char *name, uint64_t dev, struct blk_error *e)
 	return -EBUSY;
 }
 
-int blk_attachment_remove(const char *name, struct blk_error *e)
+static int remove_device(const char *name, int tries, struct blk_error *e)
 {
-	int ret, tries = BUSY_TRIES;
+	int ret;
 
 	/* udev's blkid opens what has just been resumed or closed */
 	while ((ret = blk_dm_remove(name, e)) == -EBUSY && --tries)
 		nap();
 	return ret;
+}
+
+int blk_attachment_remove(const char *name, struct blk_error *e)
+{
+	return remove_device(name, BUSY_TRIES, e);
 }
 
 /* Nobody has it open?  -ENOENT: it is no longer there. */
@@ -104,6 +114,8 @@ static void give_back(struct detaching *d)
 			blk_grant_drop(d->a, v, part);
 	}
 	blk_grant_drop(d->a, d->freed.v, d->freed.n);
+	blk_run_list_free(&d->grants);
+	blk_run_list_free(&d->freed);
 }
 
 static void carry_on(struct detaching *d, struct blk_error *e)
@@ -225,6 +237,8 @@ static void finish(struct detaching *d, struct blk_error *e)
 {
 	struct blk_attachment *a = d->a;
 
+	if (e)
+		memset(e, 0, sizeof(*e));	/* of an earlier round */
 	blk_feeder_stop(a);
 	a->notify = NULL;	/* no news of what the caller is ending */
 	/* autoclear: the loop device goes with its last user */
@@ -238,6 +252,7 @@ static void finish(struct detaching *d, struct blk_error *e)
 	blk_attachment_free(a);
 }
 
+/* One round: on failure everything is as before. */
 static int detach(struct detaching *d, struct blk_error *e)
 {
 	int ret;
@@ -249,8 +264,9 @@ static int detach(struct detaching *d, struct blk_error *e)
 	} else {
 		blk_feeder_pause(d->a);
 	}
-	ret = blk_attachment_remove(d->name, e);
-	if (ret == -EBUSY)
+	ret = remove_device(d->name, SUSPENDED_TRIES, e);
+	d->raced = ret == -EBUSY;
+	if (d->raced)
 		busy(d->name, d->a->dev, e);
 	if (ret) {
 		carry_on(d, e);
@@ -260,30 +276,47 @@ static int detach(struct detaching *d, struct blk_error *e)
 	return 0;
 }
 
+/* Looks first; *@gone: there is nothing to detach. */
+static int look_and_detach(struct detaching *d, bool *gone,
+			   struct blk_error *e)
+{
+	struct blk_kdev k;
+	int ret;
+
+	d->raced = false;
+	ret = blk_attach_get(d->a, &k, e);
+	if (!ret) {
+		if (k.name[0])
+			snprintf(d->name, sizeof(d->name), "%s", k.name);
+		d->failed = k.mode >= DM_QCOW_MODE_READ_ONLY;
+		ret = check_idle(d, e);
+	}
+	*gone = ret == -ENODEV || ret == -ENXIO || ret == -ENOENT;
+	return ret ? ret : detach(d, e);
+}
+
 int blk_detach(struct blk_attachment *a, struct blk_error *e)
 {
 	struct detaching d = { .a = a };
-	struct blk_kdev k;
-	int ret;
+	int ret, rounds = ROUNDS;
+	bool gone;
 
 	if (e)
 		memset(e, 0, sizeof(*e));
 	snprintf(d.name, sizeof(d.name), "%s", a->name);
-	ret = blk_attach_get(a, &k, e);
-	if (!ret) {
-		if (k.name[0])
-			snprintf(d.name, sizeof(d.name), "%s", k.name);
-		d.failed = k.mode >= DM_QCOW_MODE_READ_ONLY;
-		ret = check_idle(&d, e);
-	}
-	if (ret == -ENODEV || ret == -ENXIO || ret == -ENOENT) {
+	/*
+	 * udev probes a device that was just closed by a writer.  It may open
+	 * it when it is suspended already, and can only end once it is resumed.
+	 */
+	do {
+		ret = look_and_detach(&d, &gone, e);
+	} while (d.raced && --rounds);
+	if (gone) {
 		if (e)
 			memset(e, 0, sizeof(*e));
 		blk_attach_forget(a);
 		return 0;
 	}
-	if (!ret)
-		ret = detach(&d, e);
 	blk_run_list_free(&d.grants);
 	blk_run_list_free(&d.freed);
 	return ret;

@@ -99,11 +99,14 @@ static int task_error(struct dm_task *t, const char *verb, const char *name,
 				     "there is no device-mapper device \"%s\"",
 				     name);
 	}
+	/* without an errno the library has failed before the ioctl */
 	if (!err)
-		err = EIO;
+		return blk_error_set(e, BLK_ERR_FAILED, EIO,
+				     "cannot %s device \"%s\": %s", verb, name,
+				     logged[0] ? logged : "libdevmapper failed");
 	return blk_error_set(e, err == EBUSY ? BLK_ERR_BUSY : BLK_ERR_FAILED,
 			     err, "cannot %s device \"%s\": %s", verb, name,
-			     err == EIO && logged[0] ? logged : strerror(err));
+			     strerror(err));
 }
 
 /* Takes the lock; task_end() drops it.  NULL: it was dropped, @e says why. */

@@ -109,21 +109,41 @@ int blk_grant_drop(struct blk_attachment *a, const struct dm_qcow_run *runs,
 	return ret;
 }
 
+/* Writes wait, or the next one will. */
+static bool is_starving(const struct blk_kdev *k)
+{
+	return !k->granted || k->parked;
+}
+
+/* When it is worth to try again after a failure. */
+static uint64_t retry_time(const struct blk_feeder *f,
+			   const struct blk_kdev *k)
+{
+	if (!f->failed)
+		return 0;
+	return f->failed + (is_starving(k) ? RETRY_NS : IDLE_RETRY_NS);
+}
+
 /* Says that there is nothing to give, once. */
 static void tell_full(struct blk_attachment *a, const struct blk_kdev *k)
 {
 	struct blk_feeder *f = &a->feeder;
 
-	f->retry = blk_now_ns() +
-		(k->granted && !k->parked ? IDLE_RETRY_NS : RETRY_NS);
 	if (!f->host_full)
 		f->host_full = !blk_grant_give(a, NULL, 0,
 					       DM_QCOW_GRANT_HOST_FULL, NULL,
 					       NULL);
-	if (!f->starved && (!k->granted || k->parked)) {
+	if (!f->starved && is_starving(k)) {
 		f->starved = true;
 		blk_feeder_notify(a, BLK_ATTACH_NOSPACE);
 	}
+}
+
+/* Giving what may be in use already is worse than giving nothing. */
+static void found_corrupt(struct blk_attachment *a)
+{
+	a->feeder.refused++;
+	blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
 }
 
 /*
@@ -136,7 +156,7 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 {
 	struct blk_feeder *f = &a->feeder;
 
-	f->retry = blk_now_ns() + RETRY_NS;
+	f->failed = blk_now_ns();
 	if (blk_grant_is_lost(ret)) {
 		atomic_store(&a->keep_mark, true);
 		return ret;
@@ -146,10 +166,8 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 		atomic_store(&a->keep_mark, true);
 		return 0;
 	}
-	if (ret == -EUCLEAN) {
-		f->refused++;
-		blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
-	}
+	if (ret == -EUCLEAN)
+		found_corrupt(a);
 	if (ret == -EUCLEAN && a->live)
 		atomic_store(&a->keep_mark, true);
 	else
@@ -175,19 +193,19 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 	int ret;
 
 	ret = blk_qcow2_alloc(a->image, bytes, f->runs, &n, NULL);
-	if (ret == -ENOSPC || (!ret && !n)) {
-		tell_full(a, k);
-		return 0;
-	}
-	if (ret) {
-		f->retry = blk_now_ns() + RETRY_NS;
+	if (ret || !n) {
+		f->failed = blk_now_ns();
+		if (!ret || ret == -ENOSPC)
+			tell_full(a, k);
+		else if (ret == -EUCLEAN)
+			found_corrupt(a);
 		return 0;
 	}
 	ret = blk_grant_give(a, f->runs, n, 0, NULL, NULL);
 	if (ret)
 		return refused(a, n, ret);
 	f->host_full = f->starved = false;
-	f->retry = 0;
+	f->failed = 0;
 	*given = total(f->runs, n);
 	return 1;
 }
@@ -250,7 +268,7 @@ int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
 	low = min_u64(f->target, f->cap - f->cap / 4);
 	high = min_u64(f->target + f->target / 2, f->cap);
 	if (have >= low || k->mode >= DM_QCOW_MODE_READ_ONLY ||
-	    f->refused >= REFUSED_MAX || (f->retry && blk_now_ns() < f->retry))
+	    f->refused >= REFUSED_MAX || blk_now_ns() < retry_time(f, k))
 		return 0;
 	/* small steps first reach the guest sooner; each costs an fsync */
 	step = max_u64(first, f->target / 4);
@@ -286,7 +304,7 @@ int blk_grant_reap(struct blk_attachment *a)
 		return 0;
 	blk_grant_drop(a, f->runs, n);
 	/* there may be space again */
-	f->retry = 0;
+	f->failed = 0;
 	return 1;
 }
 
@@ -308,8 +326,8 @@ int blk_grant_rest(const struct blk_attachment *a, const struct blk_kdev *k)
 
 	if (k->freed)
 		until = min_u64(until, f->released + REAP_NS);
-	if (f->retry)
-		until = min_u64(until, f->retry);
+	if (f->failed)
+		until = min_u64(until, retry_time(f, k));
 	return until <= now ? 1 : (until - now) / NS_PER_MS + 1;
 }
 

@@ -33,6 +33,12 @@ while [ $# -gt 0 ]; do
 done
 [ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device)
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
+for g in "${groups[@]}"; do
+	case $g in
+	lint | build | sparse | dkms | unit | daemon | fuzz | device) ;;
+	*) usage; exit 2 ;;
+	esac
+done
 
 # --- results ----------------------------------------------------------------------
 
@@ -108,7 +114,7 @@ ktap() {
 	mkdir -p "$(dirname "$file")"
 	"$@" >"$file" 2>&1 </dev/null
 	rc=$?
-	if [ $rc != 0 ] && [ $rc != 4 ] && ! grep -q '^not ok' "$file"; then
+	if [ "$rc" != 0 ] && [ "$rc" != 4 ] && ! grep -q '^not ok' "$file"; then
 		echo "not ok - exit code $rc" >>"$file"
 	fi
 	report "$name" $((SECONDS - start))
@@ -173,7 +179,7 @@ group_build() {
 		run_check "build/module-$r" build_clean make -s -j2 module KVER="$r"
 	done
 	for cc in gcc clang; do
-		run_check "build/user-$cc" build_clean make -s -j2 user CC=$cc
+		run_check "build/user-$cc" build_clean make -s -j2 user CC="$cc"
 	done
 	run_check "build/install" tests/install
 }
@@ -330,7 +336,7 @@ run_kernel() {
 		n=$((n + 1))
 		mapfile -t files < <(tests_for "$kernel" |
 			awk -F '\t' -v o="$opts" '$1 == o { print $2 }')
-		boot_guest "$kernel" $n "$opts" "${files[@]}"
+		boot_guest "$kernel" "$n" "$opts" "${files[@]}"
 	done < <(tests_for "$kernel" | cut -f1 | sort -u)
 }
 
@@ -346,19 +352,29 @@ group_device() {
 
 # --- all of it --------------------------------------------------------------------
 
-for g in "${groups[@]}"; do
-	declare -F "group_$g" >/dev/null || { usage; exit 2; }
-	"group_$g"
-	# Checks and builds may overlap; what they build is used after them.
-	case $g in build | unit | daemon | fuzz | device) barrier ;; esac
-done
-barrier
+# In functions and with an exit: an edit of this file does not reach a bash
+# that is running it.
+run_groups() {
+	local g
+	for g in "${groups[@]}"; do
+		"group_$g"
+		# Checks and builds may overlap; what they build is used later.
+		case $g in build | unit | daemon | fuzz | device) barrier ;; esac
+	done
+	barrier
+}
 
-total=(0 0 0)
-while read -r pass fail skip; do
-	total=($((total[0] + pass)) $((total[1] + fail)) $((total[2] + skip)))
-done < <(find "$out" -name '*.ktap' -not -path '*/results/*' |
-	while read -r f; do count "$f"; done)
-echo "took $((SECONDS / 60)) min $((SECONDS % 60)) s, results in build/test"
-echo "${total[0]} passed, ${total[1]} failed, ${total[2]} skipped"
-[ "${total[1]}" = 0 ] && [ "${total[0]}" -gt 0 ]
+main() {
+	local pass fail skip total=(0 0 0)
+	run_groups
+	while read -r pass fail skip; do
+		total=($((total[0] + pass)) $((total[1] + fail)) $((total[2] + skip)))
+	done < <(find "$out" -name '*.ktap' -not -path '*/results/*' |
+		while read -r f; do count "$f"; done)
+	echo "took $((SECONDS / 60)) min $((SECONDS % 60)) s, results in build/test"
+	echo "${total[0]} passed, ${total[1]} failed, ${total[2]} skipped"
+	[ "${total[1]}" = 0 ] && [ "${total[0]}" -gt 0 ]
+	exit
+}
+
+main

@@ -121,7 +121,9 @@ static bool recovers(const char *path)
 {
 	struct img i;
 	bool was = false;
-	bool ok = img_attach(&i, path, &was);
+	bool ok = img_open(&i, path) &&
+		!blk_qcow2_pad(i.q, true, &i.e) &&
+		!blk_qcow2_mark(i.q, &was, &i.e);
 
 	if (ok && was)
 		ok = img_scan(&i) >= 0;
@@ -159,7 +161,9 @@ static bool try_lost(size_t from, size_t to, uint64_t cs, unsigned int *states)
 	bool ok = true;
 
 	for (size_t j = from; j < to && ok; j++)
-		for (int mode = 0; mode < 4 && ok; mode++) {
+		for (int mode = 0; mode < (ops[j].op == BLK_FILE_OP_WRITE &&
+					   ops[j].len > SECTOR ? 4 : 2) && ok;
+		     mode++) {
 			int fd = branch();
 
 			ok = fd >= 0;
@@ -185,26 +189,37 @@ static size_t next_flush(size_t k)
 	return k;
 }
 
-/* Plays the log back onto base.qcow2; the number of states looked at */
-static bool replay(uint64_t cs, bool reorder, unsigned int *states)
+/* One state: judged, and a copy of it repaired */
+static bool try_state(size_t k, uint64_t cs, unsigned int *states)
+{
+	bool ok = state_ok("w.qcow2", k, cs);
+	int fd = ok ? branch() : -1;
+
+	(*states)++;
+	if (fd >= 0)
+		close(fd);
+	ok = fd >= 0 && recovers("v.qcow2");
+	if (!ok)
+		ksft_print_msg("at op %zu of %zu", k, n_ops);
+	return ok;
+}
+
+/*
+ * Plays the log back onto base.qcow2, and looks at every state, or every
+ * @step'th.
+ */
+static bool replay(uint64_t cs, size_t step, unsigned int *states)
 {
 	bool ok = !sh("cp base.qcow2 w.qcow2");
 	int fd = open("w.qcow2", O_RDWR | O_CLOEXEC);
 
 	for (size_t k = 0; k <= n_ops && ok; k++) {
 		bool start = !k || ops[k - 1].op == BLK_FILE_OP_FLUSH;
-		int copy;
 
-		if (start && reorder)
+		if (start && step == 1)
 			ok = try_lost(k, next_flush(k), cs, states);
-		ok = ok && state_ok("w.qcow2", k, cs);
-		copy = ok ? branch() : -1;
-		ok = copy >= 0 && recovers("v.qcow2");
-		if (copy >= 0)
-			close(copy);
-		(*states)++;
-		if (!ok)
-			ksft_print_msg("at op %zu of %zu", k, n_ops);
+		if (ok && !(k % step))
+			ok = try_state(k, cs, states);
 		if (ok && k < n_ops)
 			ok = apply(fd, &ops[k], 2);
 	}
@@ -246,8 +261,8 @@ static bool live(struct img *i, uint64_t grant, unsigned int grants,
 	return ok && (!detach || img_detach(i));
 }
 
-static void test_life(const char *opts, uint64_t grant, unsigned int grants,
-		      bool reorder)
+static void test_life(const char *opts, const char *fill, uint64_t grant,
+		      unsigned int grants, size_t step)
 {
 	unsigned int states = 0;
 	struct img i;
@@ -255,8 +270,8 @@ static void test_life(const char *opts, uint64_t grant, unsigned int grants,
 	bool ok, was = false;
 
 	forget_log();
-	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G && cp i.qcow2 base.qcow2",
-		 opts) && img_open(&i, "i.qcow2");
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G && qemu-io -f qcow2 -c '%s' i.qcow2 >/dev/null && cp i.qcow2 base.qcow2",
+		 opts, fill) && img_open(&i, "i.qcow2");
 	if (ok) {
 		cs = i.cs;
 		i.f->hook = log_op;
@@ -265,7 +280,7 @@ static void test_life(const char *opts, uint64_t grant, unsigned int grants,
 			!blk_qcow2_mark(i.q, &was, &i.e) &&
 			live(&i, grant, grants, true);
 	}
-	ok = ok && img_has_leaks("i.qcow2", 0) && replay(cs, reorder, &states);
+	ok = ok && img_has_leaks("i.qcow2", 0) && replay(cs, step, &states);
 	ksft_test_result(ok, "%u states of %zu writes: %s", states, n_ops,
 			 opts);
 }
@@ -294,7 +309,7 @@ static void test_repair(const char *opts)
 			img_scan(&i) > 0 && img_grant(&i, 3 * i.cs) &&
 			img_detach(&i);
 	}
-	ok = ok && replay(cs, true, &states);
+	ok = ok && replay(cs, 1, &states);
 	ksft_test_result(ok, "%u states of %zu writes of a repair: %s", states,
 			 n_ops, opts);
 }
@@ -302,11 +317,17 @@ static void test_repair(const char *opts)
 int main(void)
 {
 	img_start();
-	test_life("", 1 << 20, 2, true);
-	test_life("-o cluster_size=4k,refcount_bits=1", 300 << 10, 2, true);
-	test_life("-o cluster_size=512,refcount_bits=64", 100 << 10, 4, false);
-	test_life("-o cluster_size=1k,refcount_bits=64", 12 << 20, 1, false);
-	test_life("-o compat=0.10,cluster_size=4k", 9 << 20, 1, true);
+	sh("truncate -s 64k base.raw");
+	test_life("", "length", 1 << 20, 2, 1);
+	test_life("-b base.raw -F raw", "length", 200 << 10, 2, 1);
+	test_life("-o cluster_size=4k,refcount_bits=1", "length", 300 << 10, 2,
+		  1);
+	/* the refcount table grows: in many steps, and closely looked at */
+	test_life("-o cluster_size=1k,refcount_bits=64", "length", 12 << 20, 1,
+		  11);
+	test_life("-o cluster_size=512,refcount_bits=64", "write 512M 1920k",
+		  60 << 10, 2, 1);
+	test_life("-o compat=0.10,cluster_size=4k", "length", 9 << 20, 1, 1);
 	test_repair("");
 	test_repair("-o cluster_size=512,refcount_bits=2");
 	forget_log();

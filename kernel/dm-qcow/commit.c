@@ -37,6 +37,7 @@
 
 /**
  * struct commit_run - what one commit has taken
+ * @dev: the image's owner when it began
  * @dirty: slices still to be copied (slice.dirty)
  * @copied: slices whose copies are written (slice.copied)
  * @freed: clusters that its slices replace
@@ -46,6 +47,7 @@
  * @nr_tables: new L2 tables
  */
 struct commit_run {
+	struct qcow_device *dev;
 	struct list_head dirty;
 	struct list_head copied;
 	struct list_head freed;
@@ -269,10 +271,10 @@ static int commit_batch(struct qcow_image *img, struct commit_run *run)
 		r = blkdev_issue_flush(img->bdev);
 	if (!r) {
 		n = 0;
-		qcow_metaio_begin(&io);
+		qcow_metaio_begin(&io, img->bdev, &img->bios);
 		list_for_each_entry(s, &batch, copied)
-			qcow_metaio_write(&io, img->bdev, s->disk_off,
-					  bounce[n++], img->slice_bytes);
+			qcow_metaio_write(&io, s->disk_off, bounce[n++],
+					  img->slice_bytes);
 		r = qcow_metaio_wait(&io);
 	}
 	list_splice_tail(&batch, &run->copied);
@@ -282,25 +284,21 @@ static int commit_batch(struct qcow_image *img, struct commit_run *run)
 /* New tables must be whole on disk before an L1 entry names them. */
 static int tables_freeze(struct qcow_image *img, struct commit_run *run)
 {
+	struct qcow_metaio io;
 	struct qcow_table *t;
 	unsigned long index;
-	int r = 0;
+	u32 off;
 
+	qcow_metaio_begin(&io, img->bdev, &img->bios);
 	xa_for_each(&img->commit.tables, index, t) {
 		t->frozen = true;
 		run->nr_tables++;
-		if (t->zeroed)
-			continue;
-		r = blkdev_issue_zeroout(img->bdev,
-					 (t->entry & QCOW2_OFFSET_MASK) >>
-					 SECTOR_SHIFT,
-					 img->cluster_size >> SECTOR_SHIFT,
-					 GFP_NOIO, BLKDEV_ZERO_NOUNMAP);
-		if (r)
-			break;
-		t->zeroed = true;
+		for (off = 0; !t->zeroed && off < img->cluster_size;
+		     off += img->slice_bytes)
+			qcow_metaio_write(&io, (t->entry & QCOW2_OFFSET_MASK) +
+					  off, ZERO_PAGE(0), img->slice_bytes);
 	}
-	return r;
+	return qcow_metaio_wait(&io);
 }
 
 /*
@@ -338,7 +336,7 @@ static int l1_write(struct qcow_image *img)
 	unsigned int n = 0;
 	int r = 0;
 
-	qcow_metaio_begin(&io);
+	qcow_metaio_begin(&io, img->bdev, &img->bios);
 	xa_for_each(&img->commit.tables, index, t) {
 		if (!t->frozen || (index & ~(unsigned long)mask) == last)
 			continue;
@@ -347,12 +345,11 @@ static int l1_write(struct qcow_image *img)
 			r = qcow_metaio_wait(&io);
 			if (r)
 				return r;
-			qcow_metaio_begin(&io);
+			qcow_metaio_begin(&io, img->bdev, &img->bios);
 			n = 0;
 		}
 		l1_copy(img, l1, last, page_address(img->commit.bounce[n]));
-		qcow_metaio_write(&io, img->bdev,
-				  img->h.l1_table_offset + last * 8,
+		qcow_metaio_write(&io, img->h.l1_table_offset + last * 8,
 				  img->commit.bounce[n++], img->slice_bytes);
 	}
 	return qcow_metaio_wait(&io) ?: blkdev_issue_flush(img->bdev);
@@ -422,13 +419,13 @@ static void commit_failed(struct qcow_image *img, struct commit_run *run, int r)
 	list_splice(&run->dirty, &c->dirty);
 	list_splice(&run->freed, &c->freed);
 	spin_unlock_irq(&c->lock);
-	qcow_device_set_mode(img->owner, DM_QCOW_MODE_READ_ONLY, r);
+	qcow_device_set_mode(run->dev, DM_QCOW_MODE_READ_ONLY, r);
 }
 
 static void commit_end(struct qcow_image *img, struct commit_run *run, int r)
 {
 	struct qcow_commit *c = &img->commit;
-	struct qcow_device *dev = img->owner;
+	struct qcow_device *dev = run->dev;
 	struct qcow_slice *s, *next;
 
 	if (r)
@@ -460,13 +457,14 @@ static void commit_work(struct work_struct *work)
 	struct commit_run run;
 	int r;
 
-	if (WARN_ON_ONCE(!img->owner))
+	run.dev = READ_ONCE(img->owner);
+	if (WARN_ON_ONCE(!run.dev))
 		return;
 	commit_take(img, &run);
 	if (list_empty(&run.dirty) && bio_list_empty(&run.waiters) &&
 	    xa_empty(&img->commit.tables))
 		r = 0;
-	else if (READ_ONCE(img->owner->mode) >= DM_QCOW_MODE_READ_ONLY)
+	else if (READ_ONCE(run.dev->mode) >= DM_QCOW_MODE_READ_ONLY)
 		r = -EIO;
 	else
 		r = commit_write(img, &run);

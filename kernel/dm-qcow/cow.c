@@ -169,7 +169,7 @@ static bool fill_claim(struct qcow_fill *f, struct qcow_slice *s, u32 i,
 	return true;
 }
 
-/* Finds the entry again and claims it; then the bio counts in the epoch. */
+/* Finds the entry again and claims it. */
 static bool fill_begin(struct qcow_fill *f, u64 guest, u64 host)
 {
 	struct qcow_image *img = f->img;
@@ -183,41 +183,55 @@ static bool fill_begin(struct qcow_fill *f, u64 guest, u64 host)
 		ok = fill_claim(f, s, qcow_slice_index(img, guest), host);
 		spin_unlock_irq(&s->lock);
 	}
-	if (ok) {
-		qcow_io(f->bio)->epoch = qcow_inflight_begin(&img->inflight);
-		qcow_io(f->bio)->img = img;
-	}
 	rcu_read_unlock();
 	return ok;
+}
+
+/* Takes a cluster and the entry: 0, -ENOSPC: no grant, -EAGAIN: look again. */
+static int fill_take(struct qcow_fill *f, u64 guest, bool *zeroed)
+{
+	u64 host;
+
+	*zeroed = false;
+	if (fill_begin(f, guest, 0))
+		return 0;
+	if (!qcow_grant_take(f->dev, 1, zeroed, true, &host))
+		return -ENOSPC;
+	if (fill_begin(f, guest, host))
+		return 0;
+	qcow_grant_put(f->dev, host, 1);
+	return -EAGAIN;
 }
 
 void qcow_fill_start(struct qcow_device *dev, struct qcow_image *img,
 		     struct bio *bio)
 {
-	u64 guest = qcow_bio_guest(bio), host = 0;
+	u64 guest = qcow_bio_guest(bio);
 	u32 in = guest & (img->cluster_size - 1);
 	u32 len = bio->bi_iter.bi_size;
 	struct qcow_fill *f = fill_alloc(dev, img, bio);
-	bool zeroed = false;
+	struct qcow_io *io = qcow_io(bio);
+	bool zeroed;
+	int r;
 
 	if (!f) {
 		qcow_device_throttle(dev, bio);
 		return;
 	}
 	qcow_fua_later(bio);
-	if (!fill_begin(f, guest, 0)) {
-		if (!qcow_grant_take(dev, 1, &zeroed, true, &host)) {
-			fill_free(f);
+	/* a cluster that is taken counts until the entry names it */
+	io->epoch = qcow_inflight_enter(&img->inflight);
+	r = fill_take(f, guest, &zeroed);
+	if (r) {
+		qcow_inflight_end(&img->inflight, io->epoch);
+		fill_free(f);
+		if (r == -ENOSPC)
 			qcow_device_park(dev, bio);
-			return;
-		}
-		if (!fill_begin(f, guest, host)) {
-			qcow_grant_put(dev, host, 1);
-			fill_free(f);
+		else
 			qcow_device_defer(dev, bio);
-			return;
-		}
+		return;
 	}
+	io->img = img;
 	trace_qcow_fill(img, guest, f->host, f->old);
 	qcow_stat_inc(dev->stats, filled);
 	if (f->old || !zeroed) {

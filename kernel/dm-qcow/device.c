@@ -105,23 +105,25 @@ void qcow_device_put(struct qcow_device *dev)
 struct qcow_device *qcow_device_join(struct qcow_target *t)
 {
 	struct mapped_device *md = dm_table_get_md(t->ti->table);
-	struct qcow_device *dev;
+	/* not under the lock, which the daemon needs to grant */
+	struct qcow_device *new = device_new(md), *dev;
 
+	if (!new)
+		return ERR_PTR(-ENOMEM);
 	mutex_lock(&devices_lock);
 	list_for_each_entry(dev, &devices, node)
 		if (dev->md == md) {
 			kref_get(&dev->ref);
 			goto found;
 		}
-	dev = device_new(md);
-	if (!dev) {
-		mutex_unlock(&devices_lock);
-		return ERR_PTR(-ENOMEM);
-	}
+	dev = new;
+	new = NULL;
 	list_add_tail(&dev->node, &devices);
 found:
 	dev->nr_tables++;
 	mutex_unlock(&devices_lock);
+	if (new)
+		qcow_device_put(new);
 	return dev;
 }
 
@@ -172,11 +174,15 @@ bool qcow_device_leave(struct qcow_device *dev, struct qcow_target *t)
 	if (last)
 		list_del(&dev->node);
 	mutex_unlock(&devices_lock);
-	if (last) {
+	if (last)
 		qcow_parking_exit(dev);
-		cancel_work_sync(&dev->event_work);
-	}
 	return last;
+}
+
+void qcow_device_gone(struct qcow_device *dev)
+{
+	cancel_work_sync(&dev->event_work);
+	qcow_netlink_event(dev->nr, DM_QCOW_EV_GONE);
 }
 
 struct qcow_device *qcow_device_get(u64 nr)
@@ -288,9 +294,9 @@ void qcow_device_committed(struct qcow_device *dev)
 		if (ring)
 			dev->cookie_done = dev->cookie;
 	}
-	mutex_unlock(&dev->lock);
 	if (ring)
 		qcow_device_event(dev, DM_QCOW_EV_COMMITTED);
+	mutex_unlock(&dev->lock);
 }
 
 void qcow_device_freed(struct qcow_device *dev, struct list_head *freed)

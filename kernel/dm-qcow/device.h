@@ -25,6 +25,7 @@ struct qcow_target;
 #define QCOW_DEV_ACTIVE		1	/* preresume .. postsuspend */
 #define QCOW_DEV_HOST_FULL	2	/* the daemon has said so */
 #define QCOW_DEV_LEAKED		3	/* a freed run was dropped */
+#define QCOW_DEV_NOFLUSH	4	/* the suspend that goes on is noflush */
 
 /**
  * struct qcow_device - one mapped device
@@ -127,6 +128,8 @@ int qcow_device_name(struct qcow_device *dev, char *name);
 /* A netlink socket was closed. */
 void qcow_devices_port_closed(u32 portid);
 
+/* The last table's image has been put: nobody rings any more. */
+void qcow_device_gone(struct qcow_device *dev);
 /* A resume of @t begins; NULL: it has failed. */
 void qcow_device_set_live(struct qcow_device *dev, struct qcow_target *t);
 /*

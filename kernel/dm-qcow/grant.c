@@ -256,10 +256,9 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 	return n;
 }
 
-int qcow_grants_claim(struct qcow_device *dev)
+int qcow_grants_claim(struct qcow_device *dev, struct qcow_claims *c)
 {
 	struct qcow_grants *g = &dev->grants;
-	struct qcow_claims *c = &qcow_device_image(dev)->claims;
 	struct qcow_cursor *cur;
 	struct qcow_run *run;
 	int cpu, z, r = 0;

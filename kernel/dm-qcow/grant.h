@@ -12,6 +12,7 @@
 
 #include <linux/dm_qcow.h>
 
+struct qcow_claims;
 struct qcow_device;
 
 /* A run of granted clusters. */
@@ -80,7 +81,10 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 /* Removes up to @max runs from the grants, for the daemon; clears claims. */
 unsigned int qcow_grants_remove(struct qcow_device *dev,
 				struct dm_qcow_run *runs, unsigned int max);
-/* Claims every cluster that is granted, after the claims were reset. */
-int qcow_grants_claim(struct qcow_device *dev);
+/*
+ * Claims every cluster that is granted, after the claims were reset; their
+ * lock is held and no I/O is in flight.
+ */
+int qcow_grants_claim(struct qcow_device *dev, struct qcow_claims *c);
 
 #endif

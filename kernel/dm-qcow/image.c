@@ -97,15 +97,15 @@ static char *header_unsupported(const struct qcow2_header *h, bool writable)
 }
 
 /* Reads and judges the header; NULL, or what is wrong. */
-static char *header_read(struct block_device *bdev, struct qcow2_header *h,
-			 bool writable)
+static char *header_read(struct block_device *bdev, struct bio_set *bios,
+			 struct qcow2_header *h, bool writable)
 {
 	void *buf = vmalloc(PAGE_SIZE);
 	const char *why;
 
 	if (!buf)
 		return "out of memory";
-	if (qcow_meta_read(bdev, 0, buf, PAGE_SIZE))
+	if (qcow_meta_read(bdev, bios, 0, buf, PAGE_SIZE))
 		why = "cannot read the image's header";
 	else
 		why = qcow2_header_decode(buf, h);
@@ -136,61 +136,46 @@ static void image_free(struct qcow_image *img)
 		qcow_commit_exit(img);
 		destroy_workqueue(img->wq);
 	}
-	qcow_slice_cache_drop(img);
+	qcow_slice_cache_exit(img);
 	kvfree(rcu_dereference_protected(img->l1, true));
 	if (img->kcopyd)
 		dm_kcopyd_client_destroy(img->kcopyd);
 	qcow_claims_exit(&img->claims);
 	if (img->inflight.pcpu)
 		qcow_inflight_exit(&img->inflight);
+	bioset_exit(&img->bios);
 	if (img->held)
 		fput(img->held);
 	kfree(img);
 }
 
-static struct qcow_image *image_new(struct block_device *bdev, bool writable,
-				    char **error)
+static struct qcow_image *image_new(struct block_device *bdev,
+				    const struct qcow2_header *h)
 {
 	struct qcow_image *img = kzalloc(sizeof(*img), GFP_KERNEL);
 
-	*error = "out of memory";
 	if (!img)
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	img->bdev = bdev;
+	img->h = *h;
 	img->stale = true;
+	image_set_geometry(img);
 	INIT_LIST_HEAD(&img->targets);
 	mutex_init(&img->lock);
 	qcow_claims_init(&img->claims);
-	qcow_slice_cache_init(img);
 	qcow_commit_init(img);
-	*error = header_read(bdev, &img->h, writable);
-	if (*error) {
-		image_free(img);
-		return ERR_PTR(-EINVAL);
-	}
-	image_set_geometry(img);
 	img->wq = alloc_workqueue("dm-qcow-image", WQ_MEM_RECLAIM | WQ_UNBOUND,
 				  0);
 	img->kcopyd = dm_kcopyd_client_create(NULL);
 	if (IS_ERR(img->kcopyd))
 		img->kcopyd = NULL;
-	if (!img->wq || !img->kcopyd || qcow_inflight_init(&img->inflight)) {
-		*error = "out of memory";
+	if (qcow_slice_cache_init(img) || !img->wq || !img->kcopyd ||
+	    bioset_init(&img->bios, BIO_POOL_SIZE, 0, BIOSET_NEED_BVECS) ||
+	    qcow_inflight_init(&img->inflight)) {
 		image_free(img);
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	}
 	return img;
-}
-
-/* One writer, or readers; a device's own tables do not exclude each other. */
-static bool image_may_join(struct qcow_image *img, struct qcow_target *t)
-{
-	struct qcow_target *other;
-
-	list_for_each_entry(other, &img->targets, image_node)
-		if (other->dev != t->dev && (other->writable || t->writable))
-			return false;
-	return true;
 }
 
 /* Has something changed that must not? */
@@ -205,47 +190,63 @@ static char *header_changed(const struct qcow_image *img,
 	return NULL;
 }
 
-/* One more table of an image that is open: it may have grown meanwhile. */
-static char *image_rejoin(struct qcow_image *img, struct qcow_target *t)
+static struct qcow_image *image_find(struct block_device *bdev)
 {
-	struct qcow2_header h;
-	char *why = header_read(img->bdev, &h, t->writable);
+	struct qcow_image *img;
 
-	t->size = h.size;
-	return why ?: header_changed(img, &h);
+	lockdep_assert_held(&images_lock);
+	list_for_each_entry(img, &images, node)
+		if (img->bdev->bd_dev == bdev->bd_dev)
+			return img;
+	return NULL;
+}
+
+/* One writer, or readers; a device's own tables do not exclude each other. */
+static int image_join(struct qcow_image *img, const struct qcow2_header *h,
+		      struct qcow_target *t, char **error)
+{
+	struct qcow_target *other;
+
+	list_for_each_entry(other, &img->targets, image_node)
+		if (other->dev != t->dev && (other->writable || t->writable)) {
+			*error = "another device uses this image";
+			return -EBUSY;
+		}
+	*error = header_changed(img, h);
+	if (*error)
+		return -EINVAL;
+	t->size = h->size;
+	list_add_tail(&t->image_node, &img->targets);
+	return 0;
 }
 
 struct qcow_image *qcow_image_get(struct block_device *bdev,
 				  struct qcow_target *t, char **error)
 {
-	struct qcow_image *img;
+	struct qcow_image *img, *new;
+	struct qcow2_header h;
+	int r;
 
-	mutex_lock(&images_lock);
-	list_for_each_entry(img, &images, node) {
-		if (img->bdev->bd_dev != bdev->bd_dev)
-			continue;
-		if (!image_may_join(img, t)) {
-			*error = "another device uses this image";
-			img = ERR_PTR(-EBUSY);
-			goto out;
-		}
-		*error = image_rejoin(img, t);
-		if (*error) {
-			img = ERR_PTR(-EINVAL);
-			goto out;
-		}
-		goto join;
+	/* no I/O under the lock: the device below may be suspended */
+	*error = header_read(bdev, &fs_bio_set, &h, t->writable);
+	if (*error)
+		return ERR_PTR(-EINVAL);
+	new = image_new(bdev, &h);
+	if (!new) {
+		*error = "out of memory";
+		return ERR_PTR(-ENOMEM);
 	}
-	img = image_new(bdev, t->writable, error);
-	if (IS_ERR(img))
-		goto out;
-	t->size = img->h.size;
-	list_add_tail(&img->node, &images);
-join:
-	list_add_tail(&t->image_node, &img->targets);
-out:
+	mutex_lock(&images_lock);
+	img = image_find(bdev) ?: new;
+	r = image_join(img, &h, t, error);
+	if (!r && img == new) {
+		list_add_tail(&img->node, &images);
+		new = NULL;
+	}
 	mutex_unlock(&images_lock);
-	return img;
+	if (new)
+		image_free(new);
+	return r ? ERR_PTR(r) : img;
 }
 
 void qcow_image_put(struct qcow_image *img, struct qcow_target *t)
@@ -260,11 +261,11 @@ void qcow_image_put(struct qcow_image *img, struct qcow_target *t)
 		owned |= other->writable;
 	if (last)
 		list_del(&img->node);
+	else if (!owned)
+		WRITE_ONCE(img->owner, NULL);
 	mutex_unlock(&images_lock);
 	if (last)
 		image_free(img);
-	else if (!owned)
-		WRITE_ONCE(img->owner, NULL);
 }
 
 /* Judges the L1 table; a writable image claims its tables. */
@@ -312,7 +313,7 @@ static const char *claim_fixed(struct qcow_image *img, struct qcow_device *dev)
 				     DIV_ROUND_UP_ULL(l1_bytes,
 						      img->cluster_size));
 	if (!r)
-		r = qcow_grants_claim(dev);
+		r = qcow_grants_claim(dev, c);
 	if (!r)
 		return NULL;
 	return r == -EUCLEAN ? "the L1 table overlaps other metadata or a grant" :
@@ -331,8 +332,8 @@ static struct qcow_l1 *l1_read(struct qcow_image *img, const char **why)
 	*why = "out of memory";
 	if (l1 && buf) {
 		*why = NULL;
-		if (qcow_meta_read(img->bdev, img->h.l1_table_offset, buf,
-				   bytes))
+		if (qcow_meta_read(img->bdev, &img->bios,
+				   img->h.l1_table_offset, buf, bytes))
 			*why = "cannot read the L1 table";
 	}
 	if (*why) {
@@ -350,7 +351,7 @@ static struct qcow_l1 *l1_read(struct qcow_image *img, const char **why)
 static const char *header_reread(struct qcow_image *img, bool writable)
 {
 	struct qcow2_header h;
-	char *why = header_read(img->bdev, &h, writable);
+	char *why = header_read(img->bdev, &img->bios, &h, writable);
 
 	why = why ?: header_changed(img, &h);
 	if (!why)

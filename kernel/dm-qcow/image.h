@@ -7,6 +7,7 @@
 #define QCOW_IMAGE_H
 
 #include <linux/blkdev.h>
+#include <linux/mempool.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
@@ -49,6 +50,8 @@ struct qcow_l1 {
  * @nr_slices: slices in @slices
  * @reclaim_lock: held while slices are taken out of @slices
  * @lru: all of them, @lru_lock
+ * @bios: for metadata
+ * @slice_pool, @page_pool: a reserve of slices
  * @wq: loads, commits and the owners' deferred bios; WQ_MEM_RECLAIM
  */
 struct qcow_image {
@@ -83,6 +86,9 @@ struct qcow_image {
 
 	struct qcow_claims claims;
 	struct qcow_commit commit;
+	struct bio_set bios;
+	mempool_t slice_pool;
+	mempool_t page_pool;
 	struct dm_kcopyd_client *kcopyd;
 	struct workqueue_struct *wq;
 };

@@ -8,6 +8,7 @@
 
 #include <linux/mutex.h>
 #include <linux/percpu.h>
+#include <linux/rcupdate.h>
 #include <linux/types.h>
 
 struct qcow_inflight_pcpu {
@@ -38,6 +39,17 @@ static inline unsigned int qcow_inflight_begin(struct qcow_inflight *in)
 	unsigned int e = READ_ONCE(in->epoch);
 
 	this_cpu_inc(in->pcpu->nr[e]);
+	return e;
+}
+
+/* For those who are not in an RCU section. */
+static inline unsigned int qcow_inflight_enter(struct qcow_inflight *in)
+{
+	unsigned int e;
+
+	rcu_read_lock();
+	e = qcow_inflight_begin(in);
+	rcu_read_unlock();
 	return e;
 }
 

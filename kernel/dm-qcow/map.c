@@ -354,16 +354,18 @@ int qcow_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 {
 	struct qcow_target *t = ti->private;
 	struct qcow_io *io = qcow_io(bio);
+	bool fua;
 
 	if (unlikely(*error && io->img))
 		qcow_stat_inc(t->dev->stats, io_errors);
+	fua = io->flags & QCOW_IO_FUA && !(io->flags & QCOW_IO_DONE) && !*error;
+	if (unlikely(fua))
+		qcow_device_hold(t->dev, bio);
 	if (io->slice)
 		qcow_pend_end(t->dev, io, *error);
 	if (io->img)
 		epoch_end(io);
-	if (unlikely(io->flags & QCOW_IO_FUA && !(io->flags & QCOW_IO_DONE) &&
-		     !*error)) {
-		qcow_device_hold(t->dev, bio);
+	if (unlikely(fua)) {
 		qcow_stat_inc(t->dev->stats, flushes);
 		qcow_commit_bio(t->img, bio);
 		return DM_ENDIO_INCOMPLETE;

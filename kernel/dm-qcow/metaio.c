@@ -7,8 +7,11 @@
 
 #include "metaio.h"
 
-void qcow_metaio_begin(struct qcow_metaio *io)
+void qcow_metaio_begin(struct qcow_metaio *io, struct block_device *bdev,
+		       struct bio_set *bios)
 {
+	io->bdev = bdev;
+	io->bios = bios;
 	atomic_set(&io->pending, 1);
 	io->error = 0;
 	init_completion(&io->done);
@@ -26,11 +29,12 @@ static void metaio_end(struct bio *bio)
 		complete(&io->done);
 }
 
-void qcow_metaio_write(struct qcow_metaio *io, struct block_device *bdev,
-		       u64 off, struct page *page, unsigned int len)
+void qcow_metaio_write(struct qcow_metaio *io, u64 off, struct page *page,
+		       unsigned int len)
 {
-	struct bio *bio = bio_alloc(bdev, 1, REQ_OP_WRITE | REQ_META | REQ_SYNC,
-				    GFP_NOIO);
+	struct bio *bio = bio_alloc_bioset(io->bdev, 1, REQ_OP_WRITE |
+					   REQ_META | REQ_SYNC, GFP_NOIO,
+					   io->bios);
 
 	bio->bi_iter.bi_sector = off >> SECTOR_SHIFT;
 	bio->bi_private = io;
@@ -48,7 +52,8 @@ int qcow_metaio_wait(struct qcow_metaio *io)
 	return io->error;
 }
 
-int qcow_meta_read(struct block_device *bdev, u64 off, void *buf, size_t len)
+int qcow_meta_read(struct block_device *bdev, struct bio_set *bios, u64 off,
+		   void *buf, size_t len)
 {
 	u64 bytes = bdev_nr_bytes(bdev);
 	size_t want = off >= bytes ? 0 : min_t(u64, len, bytes - off);
@@ -59,9 +64,10 @@ int qcow_meta_read(struct block_device *bdev, u64 off, void *buf, size_t len)
 	memset(buf, 0, len);
 	want = round_up(want, bdev_logical_block_size(bdev));
 	while (!r && done < want) {
-		bio = bio_alloc(bdev, bio_max_segs(DIV_ROUND_UP(want - done,
-								PAGE_SIZE)),
-				REQ_OP_READ | REQ_META, GFP_NOIO);
+		bio = bio_alloc_bioset(bdev,
+				       bio_max_segs(DIV_ROUND_UP(want - done,
+								 PAGE_SIZE)),
+				       REQ_OP_READ | REQ_META, GFP_NOIO, bios);
 		bio->bi_iter.bi_sector = (off + done) >> SECTOR_SHIFT;
 		while (done < want) {
 			size_t n = min_t(size_t, want - done, PAGE_SIZE);

@@ -12,6 +12,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <net/genetlink.h>
 #include <net/net_namespace.h>
@@ -371,8 +372,10 @@ static int cmd_commit(struct qcow_device *dev, struct genl_info *info)
 	struct qcow_image *img = qcow_device_target(dev)->img;
 	u64 cookie;
 
-	if (!info->attrs[DM_QCOW_A_COOKIE] || img->owner != dev)
+	if (!info->attrs[DM_QCOW_A_COOKIE])
 		return -EINVAL;
+	if (test_bit(QCOW_DEV_SUSPENDING, &dev->flags) || img->owner != dev)
+		return -EBUSY;
 	cookie = nla_get_u64(info->attrs[DM_QCOW_A_COOKIE]);
 	if (cookie <= dev->cookie)
 		return -EALREADY;
@@ -396,7 +399,7 @@ static int cmd_handover(struct qcow_device *dev, struct genl_info *info)
 	if (!skb)
 		return -ENOMEM;
 	mutex_lock(&img->lock);
-	img->stale = true;
+	img->stale |= img->owner == dev;
 	mutex_unlock(&img->lock);
 	if (put_u64(skb, DM_QCOW_A_GENERATION, img->generation)) {
 		nlmsg_free(skb);
@@ -493,6 +496,7 @@ static int qcow_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	const struct command *cmd = &commands[info->genlhdr->cmd];
 	struct qcow_device *dev;
+	unsigned int noio;
 	int r;
 
 	if (!netlink_capable(skb, CAP_SYS_ADMIN))
@@ -502,6 +506,8 @@ static int qcow_doit(struct sk_buff *skb, struct genl_info *info)
 	dev = qcow_device_get(nla_get_u64(info->attrs[DM_QCOW_A_DEV]));
 	if (!dev)
 		return -ENODEV;
+	/* commits and resumes take the lock too: no reclaim by I/O under it */
+	noio = memalloc_noio_save();
 	mutex_lock(&dev->lock);
 	if (list_empty(&dev->targets))
 		r = -ENODEV;
@@ -510,6 +516,7 @@ static int qcow_doit(struct sk_buff *skb, struct genl_info *info)
 	else
 		r = cmd->fn(dev, info);
 	mutex_unlock(&dev->lock);
+	memalloc_noio_restore(noio);
 	qcow_device_put(dev);
 	return r;
 }

@@ -24,9 +24,11 @@ static void park_expired(struct work_struct *work)
 	struct qcow_device *dev = container_of(to_delayed_work(work),
 					       struct qcow_device, park_timer);
 
-	/* a grant may have come meanwhile */
-	if (!READ_ONCE(dev->nr_parked) || atomic64_read(&dev->grants.left))
+	/* a cluster may have come meanwhile */
+	if (atomic64_read(&dev->grants.left)) {
+		qcow_device_unpark(dev);
 		return;
+	}
 	qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE, -ENOSPC);
 	qcow_parking_fail(dev, BLK_STS_NOSPC);
 }
@@ -111,8 +113,9 @@ void qcow_device_defer(struct qcow_device *dev, struct bio *bio)
 	qcow_device_hold(dev, bio);
 	spin_lock_irqsave(&dev->bio_lock, flags);
 	bio_list_add(&dev->deferred, bio);
-	spin_unlock_irqrestore(&dev->bio_lock, flags);
+	/* inside: when the bio has ended the device may go */
 	queue_work(dev->wq, &dev->worker);
+	spin_unlock_irqrestore(&dev->bio_lock, flags);
 }
 
 /* May a write wait for a grant now? If not, how it ends. */
@@ -126,9 +129,10 @@ static bool may_park(struct qcow_device *dev, struct bio *bio,
 		return false;
 	if (!test_bit(QCOW_DEV_SUSPENDING, &dev->flags))
 		return true;
-	if (dm_noflush_suspending(qcow_io(bio)->t->ti)) {
+	if (test_bit(QCOW_DEV_NOFLUSH, &dev->flags)) {
+		/* an interrupted suspend ends before presuspend_undo */
 		*status = BLK_STS_DM_REQUEUE;
-		return false;
+		return !dm_noflush_suspending(qcow_io(bio)->t->ti);
 	}
 	return READ_ONCE(dev->portid);
 }
@@ -142,7 +146,9 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio)
 	park = may_park(dev, bio, &status);
 	if (park) {
 		bio_list_add(&dev->parked, bio);
-		dev->nr_parked++;
+		if (!dev->nr_parked++)
+			mod_delayed_work(dev->wq, &dev->park_timer,
+					 dev->no_space_timeout);
 	}
 	spin_unlock_irq(&dev->bio_lock);
 	if (!park) {
@@ -154,7 +160,6 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio)
 	}
 	trace_qcow_park(dev->nr, dev->nr_parked);
 	qcow_stat_inc(dev->stats, parked);
-	queue_delayed_work(dev->wq, &dev->park_timer, dev->no_space_timeout);
 	qcow_device_event(dev, DM_QCOW_EV_PARKED);
 	/* a grant may have come after the worker looked */
 	if (atomic64_read(&dev->grants.left))
@@ -183,9 +188,13 @@ void qcow_device_throttle(struct qcow_device *dev, struct bio *bio)
 
 void qcow_device_presuspend(struct qcow_device *dev, bool noflush)
 {
+	/* no COMMIT begins after this */
+	mutex_lock(&dev->lock);
 	spin_lock_irq(&dev->bio_lock);
+	assign_bit(QCOW_DEV_NOFLUSH, &dev->flags, noflush);
 	set_bit(QCOW_DEV_SUSPENDING, &dev->flags);
 	spin_unlock_irq(&dev->bio_lock);
+	mutex_unlock(&dev->lock);
 	if (noflush)
 		qcow_parking_fail(dev, BLK_STS_DM_REQUEUE);
 	else if (!READ_ONCE(dev->portid))

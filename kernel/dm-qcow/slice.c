@@ -26,8 +26,6 @@
 #define SLICE_RESERVE	64
 
 static struct kmem_cache *slice_cache;
-static mempool_t *slice_pool;
-static mempool_t *page_pool;
 static struct shrinker *slice_shrinker;
 static atomic_long_t slices_total;
 
@@ -45,8 +43,10 @@ static long slice_limit(void)
 	return max_t(long, totalram_pages() / 50, 4 * SLICE_RESERVE);
 }
 
-void qcow_slice_cache_init(struct qcow_image *img)
+int qcow_slice_cache_init(struct qcow_image *img)
 {
+	int r;
+
 	xa_init(&img->slices);
 	xa_init(&img->loading);
 	mutex_init(&img->load_lock);
@@ -54,14 +54,25 @@ void qcow_slice_cache_init(struct qcow_image *img)
 	spin_lock_init(&img->lru_lock);
 	INIT_LIST_HEAD(&img->lru);
 	atomic_long_set(&img->nr_slices, 0);
+	r = mempool_init_slab_pool(&img->slice_pool, SLICE_RESERVE,
+				   slice_cache);
+	return r ?: mempool_init_page_pool(&img->page_pool, SLICE_RESERVE, 0);
+}
+
+void qcow_slice_cache_exit(struct qcow_image *img)
+{
+	qcow_slice_cache_drop(img);
+	rcu_barrier();	/* slice_free_rcu() */
+	mempool_exit(&img->page_pool);
+	mempool_exit(&img->slice_pool);
 }
 
 static void slice_free_rcu(struct rcu_head *rcu)
 {
 	struct qcow_slice *s = container_of(rcu, struct qcow_slice, rcu);
 
-	mempool_free(virt_to_page(s->ent), page_pool);
-	mempool_free(s, slice_pool);
+	mempool_free(virt_to_page(s->ent), &s->img->page_pool);
+	mempool_free(s, &s->img->slice_pool);
 }
 
 static void slice_free(struct qcow_slice *s)
@@ -101,6 +112,7 @@ static bool slice_kill(struct qcow_slice *s)
 static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
 				    unsigned long look)
 {
+	struct qcow_device *owner;
 	struct qcow_slice *s, *next;
 	unsigned long done = 0;
 	LIST_HEAD(dead);
@@ -123,8 +135,9 @@ static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
 	list_for_each_entry_safe(s, next, &dead, lru) {
 		xa_erase(&img->slices, s->nr);
 		slice_uncount(s);
-		if (img->owner)
-			qcow_stat_inc(img->owner->stats, slices_reclaimed);
+		owner = READ_ONCE(img->owner);
+		if (owner)
+			qcow_stat_inc(owner->stats, slices_reclaimed);
 		slice_free(s);
 	}
 	mutex_unlock(&img->reclaim_lock);
@@ -136,6 +149,7 @@ void qcow_slice_cache_drop(struct qcow_image *img)
 	struct qcow_slice *s;
 	unsigned long index;
 
+	mutex_lock(&img->load_lock);
 	mutex_lock(&img->reclaim_lock);
 	xa_for_each(&img->slices, index, s) {
 		WARN_ON_ONCE(s->pins);
@@ -147,6 +161,7 @@ void qcow_slice_cache_drop(struct qcow_image *img)
 		slice_free(s);
 	}
 	mutex_unlock(&img->reclaim_lock);
+	mutex_unlock(&img->load_lock);
 }
 
 static struct qcow_slice *slice_alloc(struct qcow_image *img, u64 nr)
@@ -157,12 +172,12 @@ static struct qcow_slice *slice_alloc(struct qcow_image *img, u64 nr)
 
 	if (atomic_long_read(&slices_total) >= slice_limit())
 		slices_reclaim(img, 2, 64);
-	s = mempool_alloc(slice_pool, gfp);
+	s = mempool_alloc(&img->slice_pool, gfp);
 	if (!s)
 		return NULL;
-	page = mempool_alloc(page_pool, gfp);
+	page = mempool_alloc(&img->page_pool, gfp);
 	if (!page) {
-		mempool_free(s, slice_pool);
+		mempool_free(s, &img->slice_pool);
 		slices_reclaim(img, 16, 256);
 		return NULL;
 	}
@@ -279,6 +294,7 @@ static void slice_loaded(struct work_struct *work)
 	struct qcow_image *img = s->img;
 	struct bio_list bios;
 	blk_status_t status;
+	u64 nr = s->nr;
 	unsigned int i;
 
 	if (!s->status) {
@@ -298,7 +314,7 @@ static void slice_loaded(struct work_struct *work)
 	if (status)
 		slice_free(s);
 	mutex_unlock(&img->load_lock);
-	trace_qcow_slice_load(img, s->nr, blk_status_to_errno(status));
+	trace_qcow_slice_load(img, nr, blk_status_to_errno(status));
 	qcow_bios_resume(&bios, status);
 }
 
@@ -327,8 +343,8 @@ static void slice_read(struct qcow_slice *s)
 			return;
 		}
 	}
-	bio = bio_alloc(img->bdev, 1, REQ_OP_READ | REQ_META | REQ_PRIO,
-			GFP_NOIO);
+	bio = bio_alloc_bioset(img->bdev, 1, REQ_OP_READ | REQ_META | REQ_PRIO,
+			       GFP_NOIO, &img->bios);
 	bio->bi_iter.bi_sector = s->disk_off >> SECTOR_SHIFT;
 	bio->bi_private = s;
 	bio->bi_end_io = slice_read_end;
@@ -416,15 +432,9 @@ int qcow_slices_init(void)
 	slice_cache = KMEM_CACHE(qcow_slice, 0);
 	if (!slice_cache)
 		return -ENOMEM;
-	slice_pool = mempool_create_slab_pool(SLICE_RESERVE, slice_cache);
-	page_pool = mempool_create_page_pool(SLICE_RESERVE, 0);
-	if (slice_pool && page_pool)
-		slice_shrinker = qcow_shrinker_register(shrink_count,
-							shrink_scan);
+	slice_shrinker = qcow_shrinker_register(shrink_count, shrink_scan);
 	if (slice_shrinker)
 		return 0;
-	mempool_destroy(page_pool);
-	mempool_destroy(slice_pool);
 	kmem_cache_destroy(slice_cache);
 	return -ENOMEM;
 }
@@ -432,8 +442,5 @@ int qcow_slices_init(void)
 void qcow_slices_exit(void)
 {
 	qcow_shrinker_unregister(slice_shrinker);
-	rcu_barrier();
-	mempool_destroy(page_pool);
-	mempool_destroy(slice_pool);
 	kmem_cache_destroy(slice_cache);
 }

@@ -55,8 +55,10 @@ struct qcow_slice {
 int qcow_slices_init(void);
 void qcow_slices_exit(void);
 
-void qcow_slice_cache_init(struct qcow_image *img);
-/* Frees every slice.  Nothing may be dirty, pinned or loading. */
+/* 0 or -ENOMEM; qcow_slice_cache_exit() in either case. */
+int qcow_slice_cache_init(struct qcow_image *img);
+void qcow_slice_cache_exit(struct qcow_image *img);
+/* Frees every slice.  None may be pinned or loading. */
 void qcow_slice_cache_drop(struct qcow_image *img);
 
 /* Called inside rcu_read_lock(); NULL: not in memory. */

@@ -11,13 +11,13 @@
  * at a time for a device.
  */
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat.h"
 #include "device.h"
 #include "io.h"
 #include "map.h"
-#include "netlink.h"
 #include "target.h"
 
 static int target_open(struct qcow_target *t)
@@ -61,18 +61,21 @@ put_device:
 static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct qcow_target *t = kzalloc(sizeof(*t), GFP_KERNEL);
+	unsigned int noio;
 	int r;
 
 	if (!t) {
 		ti->error = "out of memory";
 		return -ENOMEM;
 	}
+	noio = memalloc_noio_save();
 	t->ti = ti;
 	INIT_LIST_HEAD(&t->dev_node);
 	t->writable = qcow_table_writable(ti->table);
 	r = qcow_table_parse(ti, argc, argv, &t->spec);
 	if (!r)
 		r = target_open(t);
+	memalloc_noio_restore(noio);
 	if (r) {
 		kfree(t);
 		return r;
@@ -92,7 +95,7 @@ static void qcow_dtr(struct dm_target *ti)
 	qcow_image_put(t->img, t);
 	dm_put_device(ti, t->data);
 	if (last)
-		qcow_netlink_event(t->dev->nr, DM_QCOW_EV_GONE);
+		qcow_device_gone(t->dev);
 	qcow_device_put(t->dev);
 	kfree(t);
 }
@@ -115,8 +118,9 @@ static void qcow_postsuspend(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
-	qcow_device_drain(t->dev);
+	/* what is in flight may become ours, but not the other way */
 	qcow_inflight_drain(&t->img->inflight);
+	qcow_device_drain(t->dev);
 	if (t->img->owner == t->dev)
 		qcow_commit_quiesce(t->img);
 	clear_bit(QCOW_DEV_ACTIVE, &t->dev->flags);
@@ -126,6 +130,7 @@ static int qcow_preresume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 	struct qcow_device *dev = t->dev;
+	unsigned int noio;
 	int r;
 
 	WRITE_ONCE(dev->commit_interval,
@@ -134,7 +139,10 @@ static int qcow_preresume(struct dm_target *ti)
 		   (unsigned long)t->spec.no_space_timeout * HZ);
 	/* from here on nobody is handed the metadata */
 	qcow_device_set_live(dev, t);
+	/* reclaim must not wait for this device, which is suspended */
+	noio = memalloc_noio_save();
 	r = qcow_image_prepare(t->img, t);
+	memalloc_noio_restore(noio);
 	if (r)
 		qcow_device_set_live(dev, NULL);
 	return r;

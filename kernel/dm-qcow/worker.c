@@ -32,14 +32,7 @@ static void bio_end(struct bio *bio, blk_status_t status)
 
 void qcow_submit(struct qcow_image *img, struct bio *bio, u64 host)
 {
-	struct qcow_io *io = qcow_io(bio);
-
-	if (!io->img) {
-		rcu_read_lock();
-		io->epoch = qcow_inflight_begin(&img->inflight);
-		io->img = img;
-		rcu_read_unlock();
-	}
+	WARN_ON_ONCE(!qcow_io(bio)->img);
 	qcow_remap(img, bio, host);
 	submit_bio_noacct(bio);
 }
@@ -126,11 +119,9 @@ static void process_read(struct qcow_device *dev, struct qcow_image *img,
 	}
 }
 
-/* Gives an L1 entry a table; the bio is deferred again, or parked. */
-static void make_table(struct qcow_device *dev, struct qcow_image *img,
-		       struct bio *bio)
+/* Gives an L1 entry a table: 0, -ENOSPC: no grant, -ENOMEM. */
+static int make_table(struct qcow_device *dev, struct qcow_image *img, u32 l1)
 {
-	u32 l1 = qcow_bio_guest(bio) >> img->l2_span_bits;
 	struct qcow_claims *c = &img->claims;
 	bool zeroed = true;
 	u64 host;
@@ -138,10 +129,8 @@ static void make_table(struct qcow_device *dev, struct qcow_image *img,
 
 	if (!qcow_grant_take(dev, 1, &zeroed, true, &host)) {
 		zeroed = false;
-		if (!qcow_grant_take(dev, 1, &zeroed, true, &host)) {
-			qcow_device_park(dev, bio);
-			return;
-		}
+		if (!qcow_grant_take(dev, 1, &zeroed, true, &host))
+			return -ENOSPC;
 	}
 	mutex_lock(&c->lock);
 	r = qcow_claim_set(c, QCOW_CLAIM_KERNEL, host >> img->cluster_bits);
@@ -150,16 +139,14 @@ static void make_table(struct qcow_device *dev, struct qcow_image *img,
 				 host >> img->cluster_bits);
 	mutex_unlock(&c->lock);
 	r = r < 0 ? r : qcow_commit_new_table(img, l1, host, zeroed);
-	if (!r) {
-		qcow_device_defer(dev, bio);
-		return;
-	}
+	if (!r)
+		return 0;
 	mutex_lock(&c->lock);
 	qcow_claim_clear(c, QCOW_CLAIM_KERNEL, host >> img->cluster_bits);
 	qcow_claim_set(c, QCOW_CLAIM_DATA, host >> img->cluster_bits);
 	mutex_unlock(&c->lock);
 	qcow_grant_put(dev, host, 1);
-	qcow_device_throttle(dev, bio);
+	return r;
 }
 
 /* What is left to do when a write could not be given a cluster. */
@@ -189,10 +176,24 @@ static void process_alloc(struct qcow_device *dev, struct qcow_image *img,
 static void process_no_slice(struct qcow_device *dev, struct qcow_image *img,
 			     struct bio *bio)
 {
-	if (l1_entry(img, qcow_bio_guest(bio)) & QCOW2_OFFSET_MASK)
+	u64 guest = qcow_bio_guest(bio);
+	unsigned int epoch;
+	int r;
+
+	if (l1_entry(img, guest) & QCOW2_OFFSET_MASK) {
 		load(dev, img, bio);
+		return;
+	}
+	/* a cluster that is taken counts until something names it */
+	epoch = qcow_inflight_enter(&img->inflight);
+	r = make_table(dev, img, guest >> img->l2_span_bits);
+	qcow_inflight_end(&img->inflight, epoch);
+	if (!r)
+		qcow_device_defer(dev, bio);
+	else if (r == -ENOSPC)
+		qcow_device_park(dev, bio);
 	else
-		make_table(dev, img, bio);
+		qcow_device_throttle(dev, bio);
 }
 
 static void process_write(struct qcow_device *dev, struct qcow_image *img,

@@ -21,7 +21,7 @@ static inline void qcow_fua_later(struct bio *bio)
 	}
 }
 
-/* Counts the bio in its image's epoch and sends it to a host range. */
+/* Sends a bio, which counts in its image's epoch, to a host range. */
 void qcow_submit(struct qcow_image *img, struct bio *bio, u64 host);
 
 #endif

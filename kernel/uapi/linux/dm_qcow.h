@@ -103,7 +103,7 @@
  *   Starts a commit that covers every write that has been given a cluster
  *   before; then all clusters freed before it can be TAKEn.  Its end is
  *   DM_QCOW_EV_COMMITTED and DM_QCOW_A_COOKIE of GET; if it has failed,
- *   DM_QCOW_A_MODE is READ_ONLY then.
+ *   DM_QCOW_A_MODE is READ_ONLY then.  EBUSY: suspended, or not writable.
  *
  * DM_QCOW_CMD_HANDOVER
  *   ->  DM_QCOW_A_GENERATION: u64

@@ -97,7 +97,6 @@ copied='(1 << 63)'
 l1 "old + 512"
 l1 "old | (1 << 60)"
 l1 "(eof + 16 * cluster) | $copied"
-l1 "$copied"
 l1 "l1_table_offset | $copied"
 l1 "refcount_table_offset | $copied"
 for bad in "old + 512" "old | (1 << 58)" "(eof + 16 * cluster) | $copied" \

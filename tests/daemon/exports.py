@@ -423,6 +423,45 @@ def test_adopt_busy(d):
         c.cmd("blockdev-del", node_name="a")
 
 
+def excluded(path):
+    """Is QEMU kept from writing?"""
+    if not shutil.which("qemu-io"):
+        raise Skip("there is no qemu-io")
+    return subprocess.run(["qemu-io", "-c", "write 0 512", path],
+                          capture_output=True).returncode != 0
+
+
+@each
+def test_adopt_shared(d):
+    """two readers of one image: one node again, locked until both are gone"""
+    path = d.image("r")
+    with d.client() as c:
+        add_node(d, c, "r", path, read_only=True)
+        for id in ("r1", "r2", "r3"):
+            add_export(c, id, "r")
+        before = look(c)
+    d.kill()
+    d.start()
+    with d.client() as c:
+        eq(look(c), before)
+        for id in ("r2", "r1", "r3"):
+            c.cmd("block-export-del", id=id)
+            assert excluded(path), id
+        eq(add_export(c, "r4", "r")["return"], {})
+        c.cmd("block-export-del", id="r4")
+        c.cmd("blockdev-del", node_name="r")
+        assert not excluded(path)
+        # A node that may write, exported for reading
+        add_node(d, c, "r", path)
+        add_export(c, "r", writable=False)
+    d.kill()
+    d.start()
+    with d.client() as c:
+        c.cmd("block-export-del", id="r")
+        eq(add_export(c, "r", writable=True)["return"], {})
+        assert excluded(path)
+
+
 @each
 def test_adopt_slow(d):
     """a device whose adoption hangs keeps nothing from starting"""

@@ -227,6 +227,18 @@ def test_devices():
            "'file' driver requires '%s' to be a regular file" % fifo)
 
 
+def test_long_names():
+    """names that are cut in a message do not spoil it"""
+    with Daemon() as d, d.client() as c:
+        for n in range(70, 90):
+            name = "x" * n + "\u00e9" * 300
+            assert "xxx" in c.err("blockdev-add", **file("a", "/" + name))["desc"]
+            assert "xxx" in c.err("blockdev-add", **file(name, "/x"))["desc"]
+            assert "xxx" in c.err("query-version", **{name: 1})["desc"]
+            assert "xxx" in c.err(name)["desc"]
+            assert "xxx" in c.err("block-export-del", id=name)["desc"]
+
+
 def test_auto_read_only():
     """auto-read-only falls back where writing is forbidden"""
     with Daemon() as d, d.client() as c:

@@ -44,6 +44,22 @@ def test_unusable_socket():
         assert len(r.stderr.strip().splitlines()) == 1, r.stderr
 
 
+def test_not_a_socket():
+    """a file where the socket should be is not touched"""
+    with tempfile.TemporaryDirectory() as dir:
+        path = dir + "/file"
+        with open(path, "w") as f:
+            f.write("mine")
+        eq(call("--foreground", "--socket", path).returncode, 1)
+        with open(path) as f:
+            eq(f.read(), "mine")
+        # A pid file that can't be written is not removed either
+        os.mkdir(dir + "/pid")
+        eq(call("--foreground", "--socket", dir + "/sock",
+                "--pidfile", dir + "/pid").returncode, 1)
+        assert not os.path.exists(dir + "/sock")
+
+
 def test_socket_mode():
     """the socket is for root only, and is gone afterwards"""
     old = os.umask(0)

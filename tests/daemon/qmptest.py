@@ -215,6 +215,10 @@ class Daemon:
         if not QEMU_IMG:
             raise Skip("there is no qemu-img")
         path = self.path(name)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+        except OSError:
+            raise Skip("no direct I/O in " + self.dir)
         subprocess.run([QEMU_IMG, "create", "-q", "-f", "qcow2", *opts, path,
                         size], check=True)
         return path

@@ -29,8 +29,6 @@ struct one {
 	struct blk_ev_work work;
 	struct export *x;
 	struct blk_kdev dev;
-	struct blk_attachment *att;
-	char *label;
 	int ret;
 	struct blk_error err;
 };
@@ -59,8 +57,7 @@ static void adopt_run(struct blk_ev_work *w)
 {
 	struct one *o = blk_container_of(w, struct one, work);
 
-	o->ret = blk_attach_adopt(o->dev.dev, export_dm_notify, o->x, &o->att,
-				  &o->label, &o->err);
+	o->ret = export_dm_adopt(o->x, &o->err);
 }
 
 static void adopt_done(struct blk_ev_work *w)
@@ -69,11 +66,8 @@ static void adopt_done(struct blk_ev_work *w)
 	struct adopt *a = o->all;
 	struct server *s = a->s;
 
-	if (!o->ret) {
-		o->ret = export_dm_adopted(o->x, o->att, o->label, &o->err);
-		if (o->ret)
-			blk_attach_abandon(o->att);
-	}
+	if (!o->ret)
+		o->ret = export_dm_adopted(o->x, &o->err);
 	if (o->ret) {
 		log_error("/dev/mapper/%s can't be adopted: %s%s%s",
 			  o->dev.name, o->err.msg,
@@ -83,7 +77,6 @@ static void adopt_done(struct blk_ev_work *w)
 		log_info("export '%s': /dev/mapper/%s is adopted", o->x->id,
 			 o->dev.name);
 	}
-	free(o->label);
 	free(o);
 	if (!--a->left)
 		finish(a);

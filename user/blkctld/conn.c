@@ -24,6 +24,7 @@
 #include "qmp.h"
 
 #define MAX_CONNS	64
+#define ACCEPT_WAIT_MS	1000	/* when there are no descriptors */
 #define IN_BYTES	16384
 #define OUT_HIGH	65536
 #define OUT_MAX		(4 * 1024 * 1024)
@@ -373,6 +374,16 @@ static void new_conn(struct server *s, int fd)
 	pump(c);
 }
 
+static void listen_again(struct blk_ev_timer *t)
+{
+	struct server *s = blk_container_of(t, struct server, listen_timer);
+
+	if (s->stopping)
+		return;
+	if (blk_ev_io_arm(s->ev, &s->listen, POLLIN))
+		blk_ev_timer_start(s->ev, t, ACCEPT_WAIT_MS);
+}
+
 static void on_listen(struct blk_ev_io *io, unsigned int events)
 {
 	struct server *s = blk_container_of(io, struct server, listen);
@@ -382,16 +393,20 @@ static void on_listen(struct blk_ev_io *io, unsigned int events)
 	fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
 		new_conn(s, fd);
-	else if (errno == EMFILE || errno == ENFILE)
-		log_error("no file descriptor for a new connection");
-	if (!s->stopping)
-		blk_ev_io_arm(s->ev, io, POLLIN);
+	if (fd >= 0 || errno == EAGAIN || errno == EINTR ||
+	    errno == ECONNABORTED) {
+		listen_again(&s->listen_timer);
+		return;
+	}
+	log_error("connections can't be accepted: %s", strerror(errno));
+	blk_ev_timer_start(s->ev, &s->listen_timer, ACCEPT_WAIT_MS);
 }
 
 int conn_listen(struct server *s, int fd, struct blk_error *e)
 {
 	s->listen.fd = fd;
 	s->listen.fn = on_listen;
+	s->listen_timer.fn = listen_again;
 	if (!blk_ev_io_arm(s->ev, &s->listen, POLLIN))
 		return 0;
 	return blk_error_set(e, BLK_ERR_FAILED, ENOMEM, "out of memory");
@@ -402,6 +417,7 @@ void conn_listen_stop(struct server *s)
 	if (!s->listen.fn)
 		return;
 	blk_ev_io_stop(s->ev, &s->listen);
+	blk_ev_timer_stop(s->ev, &s->listen_timer);
 	close(s->listen.fd);
 	s->listen.fn = NULL;
 }

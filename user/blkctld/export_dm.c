@@ -6,69 +6,27 @@
  * Must not: block the loop: attaching, detaching and forgetting run as work.
  * Threads: the loop's; attach_run(), stop_run() and forget_run() in threads of
  * their own, while the export is STARTING or STOPPING, so that nobody else
- * touches its attachment; export_dm_notify() in threads of the attachment.
+ * touches its attachment.
  *
- * An adopted attachment owns its file and image and lends them to the node
- * (@lends).  Before it goes away the file is duplicated, and afterwards the
- * image is locked and opened anew: so nodes outlive their export in any case,
- * as they do in QEMU.
+ * An adopted attachment owns its file and image, and drops the locks when it
+ * goes.  A writable one lends them to the node (@lends), for there must not be
+ * two that think they own the metadata.  Before it goes the file is
+ * duplicated, and afterwards the image is locked and opened anew: so nodes
+ * outlive their exports in any case, as they do in QEMU.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "export_dm.h"
+#include "export_dm_int.h"
 #include "graph/json.h"
 #include "io/lock.h"
 #include "kctl/dm.h"
 #include "kernel.h"
 #include "log.h"
-
-#define NAME_BYTES 128
-
-struct dm_export {
-	struct export x;
-	char name[NAME_BYTES];
-	uint64_t dev;
-	int no_space_timeout;
-	struct blk_attachment *att;
-	bool lends;
-	enum dm_qcow_mode mode;		/* last seen */
-	bool host_full;
-	bool corrupt;
-
-	struct blk_ev_post post;	/* the attachment's notifications */
-	atomic_uint what;		/* BLK_ATTACH_*, not yet looked at */
-	unsigned int late;		/* came while STARTING or STOPPING */
-
-	struct blk_ev_work work;	/* one thing at a time */
-	struct qmp_request *rq;
-	char *label;
-	int ret;
-	struct blk_error err;
-	struct blk_file *own_file;
-	struct blk_qcow2 *own_image;
-};
-
-static struct dm_export *to_dm(struct export *x)
-{
-	return blk_container_of(x, struct dm_export, x);
-}
-
-static void look(struct dm_export *d, unsigned int what);
-
-/* What came while nobody could look */
-static void catch_up(struct dm_export *d)
-{
-	unsigned int what = d->late;
-
-	d->late = 0;
-	if (what)
-		look(d, what);
-}
 
 /*
  * Adding
@@ -127,7 +85,7 @@ static void attach_done(struct blk_ev_work *w)
 	}
 	log_info("export '%s': /dev/mapper/%s is there", d->x.id, d->name);
 	export_started(&d->x, rq, 0, NULL);
-	catch_up(d);
+	export_dm_catch_up(d);
 }
 
 static int check_name(const struct dm_export *d, const char *name,
@@ -138,10 +96,10 @@ static int check_name(const struct dm_export *d, const char *name,
 
 	if (ret)
 		return ret;
-	if (strlen(name) >= NAME_BYTES)
+	if (strlen(name) >= DM_EXPORT_NAME_BYTES)
 		return blk_error_set(e, BLK_ERR_USAGE, ENAMETOOLONG,
 				     "The device name is too long (%d bytes are allowed)",
-				     NAME_BYTES - 1);
+				     DM_EXPORT_NAME_BYTES - 1);
 	for (x = d->x.s->exports; x; x = x->next)
 		if (x->type == &export_dm && !strcmp(to_dm(x)->name, name))
 			return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
@@ -193,60 +151,64 @@ static int dm_start(struct export *x, struct qmp_request *rq,
  * Removing
  */
 
-/* Keeps the file beyond the attachment */
-static void keep_file(struct dm_export *d)
+struct blk_file *export_dm_dup_file(struct dm_export *d)
 {
-	struct blk_file *f = blk_attach_file(d->att);
+	struct blk_file *f = blk_attach_file(d->att), *copy;
 	int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
 
-	if (fd >= 0 && blk_file_from_fd(fd, f->path, &d->own_file, NULL))
-		d->own_file = NULL;
+	if (fd < 0)
+		return NULL;
+	if (!blk_file_from_fd(fd, f->path, &copy, NULL))
+		return copy;
+	close(fd);
+	return NULL;
 }
 
-static void drop_kept(struct dm_export *d)
-{
-	blk_file_close(d->own_file);
-	d->own_file = NULL;
-}
-
-/* The attachment is gone, and its locks: the node gets an image of its own */
+/* The attachment is gone, and its locks with it */
 static void reopen_image(struct dm_export *d)
 {
-	struct blk_error e = { .msg = "no file" };
-	struct blk_file *f = d->own_file;
+	struct blk_error e = { .msg = "there is no file" };
+	struct blk_node *n = d->x.node;
+	struct blk_file *f = d->lends ? d->own_file : n->child->file;
 
-	if (!d->lends)
+	if (!d->adopted)
 		return;
-	if (f && !blk_lock_image(f->fd, f->path, !d->x.node->read_only, &e) &&
-	    !blk_qcow2_open(f, &d->own_image, &e))
+	if (f && !blk_lock_image(f->fd, f->path, !n->read_only, &e) &&
+	    (!d->lends || !blk_qcow2_open(f, &d->own_image, &e)))
 		return;
-	log_warn("export '%s': its image could not be opened again: %s",
-		 d->x.id, e.msg);
-	drop_kept(d);
+	log_warn("export '%s': its image could not be %s again: %s", d->x.id,
+		 d->lends ? "opened" : "locked", e.msg);
+	if (!d->own_file)
+		return;
+	blk_unlock_image(d->own_file->fd);
+	blk_file_close(d->own_file);
+	d->own_file = NULL;
 }
 
 static void stop_run(struct blk_ev_work *w)
 {
 	struct dm_export *d = blk_container_of(w, struct dm_export, work);
 
-	if (d->lends)
-		keep_file(d);
 	memset(&d->err, 0, sizeof(d->err));
+	if (d->lends)
+		d->own_file = export_dm_dup_file(d);
 	d->ret = blk_detach(d->att, &d->err);
-	if (!d->ret)
+	if (!d->ret) {
 		reopen_image(d);
-	else
-		drop_kept(d);
+		return;
+	}
+	blk_file_close(d->own_file);
+	d->own_file = NULL;
 }
 
 static void forget_run(struct blk_ev_work *w)
 {
 	struct dm_export *d = blk_container_of(w, struct dm_export, work);
 
-	if (d->lends)
-		keep_file(d);
-	blk_attach_forget(d->att);
 	memset(&d->err, 0, sizeof(d->err));
+	if (d->lends)
+		d->own_file = export_dm_dup_file(d);
+	blk_attach_forget(d->att);
 	d->ret = 0;
 	reopen_image(d);
 }
@@ -260,14 +222,16 @@ static void stop_done(struct blk_ev_work *w)
 	if (d->ret) {
 		if (d->lends)
 			blk_node_replace(d->x.node, blk_attach_file(d->att),
-				      blk_attach_image(d->att));
+					 blk_attach_image(d->att));
 		export_stopped(&d->x, rq, d->ret, &d->err);
-		catch_up(d);
+		export_dm_catch_up(d);
 		return;
 	}
 	d->att = NULL;
 	if (d->lends)
 		blk_node_replace(d->x.node, d->own_file, d->own_image);
+	d->own_file = NULL;
+	d->own_image = NULL;
 	log_info("export '%s': /dev/mapper/%s is gone", d->x.id, d->name);
 	/* Gone, but not quite as it should be: an error with 0 */
 	export_stopped(&d->x, rq, 0, d->err.msg[0] ? &d->err : NULL);
@@ -284,8 +248,19 @@ static int begin_stop(struct dm_export *d, void (*run)(struct blk_ev_work *))
 	ret = blk_ev_work_start(d->x.s->ev, &d->work);
 	if (ret && d->lends)
 		blk_node_replace(d->x.node, blk_attach_file(d->att),
-			      blk_attach_image(d->att));
+				 blk_attach_image(d->att));
 	return ret;
+}
+
+void export_dm_gone(struct dm_export *d)
+{
+	log_warn("export '%s': /dev/mapper/%s was removed by somebody else",
+		 d->x.id, d->name);
+	d->x.state = EXPORT_STOPPING;
+	if (!begin_stop(d, forget_run))
+		return;
+	d->x.state = EXPORT_RUNNING;
+	log_error("export '%s': no thread to clean up", d->x.id);
 }
 
 static int dm_stop(struct export *x, struct qmp_request *rq, bool hard,
@@ -317,14 +292,27 @@ static void dm_abandon(struct export *x)
 
 static void dm_free(struct export *x)
 {
-	free(to_dm(x)->label);
+	struct dm_export *d = to_dm(x);
+	const struct export *o;
+
+	free(d->label);
+	if (d->own_image)
+		blk_qcow2_close(d->own_image);
+	blk_file_close(d->own_file);
+	if (d->att)
+		blk_attach_abandon(d->att);
+	/* Without devices the module may go, and come back as another */
+	for (o = x->s->exports; o; o = o->next)
+		if (o->type == &export_dm)
+			return;
+	kernel_unwatch(x->s);
 }
 
 static int dm_info(const struct export *x, json_t *o)
 {
 	const struct dm_export *d =
 		blk_container_of(x, const struct dm_export, x);
-	char path[sizeof("/dev/mapper/") + NAME_BYTES];
+	char path[sizeof("/dev/mapper/") + DM_EXPORT_NAME_BYTES];
 
 	snprintf(path, sizeof(path), "/dev/mapper/%s", d->name);
 	return blk_json_put_str(o, "name", d->name) ||
@@ -341,194 +329,3 @@ const struct export_type export_dm = {
 	.free = dm_free,
 	.info = dm_info,
 };
-
-/*
- * What happens to a running device
- */
-
-static void gone(struct dm_export *d)
-{
-	log_warn("export '%s': /dev/mapper/%s was removed by somebody else",
-		 d->x.id, d->name);
-	d->x.state = EXPORT_STOPPING;
-	if (!begin_stop(d, forget_run))
-		return;
-	d->x.state = EXPORT_RUNNING;
-	log_error("export '%s': no thread to clean up", d->x.id);
-}
-
-static void tell_state(struct dm_export *d, const struct blk_kdev *k)
-{
-	bool full = k->state & DM_QCOW_STATE_HOST_FULL;
-
-	if (k->mode != d->mode || full != d->host_full) {
-		d->mode = k->mode;
-		d->host_full = full;
-		log_warn("export '%s': mode %s%s", d->x.id,
-			 kernel_mode_name(k->mode),
-			 full ? ", the host is full" : "");
-		qmp_event(d->x.s, "DEVICE_MAPPER_STATE_CHANGE",
-			  json_pack("{s:s, s:s, s:s, s:s, s:b, s:i}",
-				    "id", d->x.id,
-				    "node-name", d->x.node->name,
-				    "name", d->name,
-				    "mode", kernel_mode_name(k->mode),
-				    "host-full", full,
-				    "errno", (int)k->error));
-	}
-	if (k->state & DM_QCOW_STATE_CORRUPT && !d->corrupt) {
-		d->corrupt = true;
-		log_error("export '%s': the image is corrupt", d->x.id);
-		qmp_event(d->x.s, "BLOCK_IMAGE_CORRUPTED",
-			  json_pack("{s:s, s:s, s:s, s:b}", "device", "",
-				    "node-name", d->x.node->name,
-				    "msg", "The kernel found invalid metadata; its log says more",
-				    "fatal", k->mode >=
-				    DM_QCOW_MODE_READ_ONLY));
-	}
-}
-
-static void look(struct dm_export *d, unsigned int what)
-{
-	struct blk_error e = { .msg = "" };
-	struct blk_kdev k;
-
-	if (d->x.state != EXPORT_RUNNING) {
-		d->late |= what;
-		return;
-	}
-	if (!kernel_get(d->x.s, d->dev, &k, &e))
-		tell_state(d, &k);
-	else if (what & BLK_ATTACH_GONE && e.cls == BLK_ERR_NOT_FOUND)
-		gone(d);
-	else
-		log_warn("export '%s': %s", d->x.id, e.msg);
-	if (what & BLK_ATTACH_SCANNED)
-		log_info("export '%s': the search for leaked clusters has ended",
-			 d->x.id);
-}
-
-static void notified(struct blk_ev_post *p)
-{
-	struct dm_export *d = blk_container_of(p, struct dm_export, post);
-
-	look(d, atomic_exchange(&d->what, 0));
-}
-
-void export_dm_notify(void *opaque, unsigned int what)
-{
-	struct dm_export *d = to_dm(opaque);
-
-	if (atomic_fetch_or(&d->what, what))
-		return;		/* the callback is on its way */
-	d->post.fn = notified;
-	blk_ev_post(d->x.s->ev, &d->post);
-}
-
-struct export *export_dm_by_dev(struct server *s, uint64_t dev)
-{
-	struct export *x;
-
-	for (x = s->exports; x; x = x->next)
-		if (x->type == &export_dm && to_dm(x)->dev == dev &&
-		    x->state != EXPORT_STARTING)
-			return x;
-	return NULL;
-}
-
-void export_dm_kernel_event(struct server *s, uint64_t dev, uint32_t events)
-{
-	struct export *x = export_dm_by_dev(s, dev);
-	unsigned int what = 0;
-
-	if (events & DM_QCOW_EV_GONE)
-		what |= BLK_ATTACH_GONE;
-	if (events & (DM_QCOW_EV_MODE | DM_QCOW_EV_CORRUPT))
-		what |= BLK_ATTACH_MODE;
-	if (x && what)
-		look(to_dm(x), what);
-}
-
-void export_dm_look_at_all(struct server *s)
-{
-	struct export *x, *next;
-
-	for (x = s->exports; x; x = next) {
-		next = x->next;
-		if (x->type == &export_dm)
-			look(to_dm(x), BLK_ATTACH_GONE | BLK_ATTACH_MODE);
-	}
-}
-
-/*
- * Adoption
- */
-
-struct export *export_dm_new(struct server *s, uint64_t dev)
-{
-	char id[48];
-	struct export *x;
-
-	snprintf(id, sizeof(id), "#adopted-%u-%u", (unsigned int)(dev >> 32),
-		 (unsigned int)dev);
-	x = export_new(s, &export_dm, id);
-	if (x)
-		to_dm(x)->dev = dev;
-	return x;
-}
-
-/* The label's id if it is good and free, else a name that nobody can take */
-static void set_id(struct export *x, const json_t *label)
-{
-	const char *id = blk_json_str(label, "id", "");
-	char *copy;
-
-	if (!blk_id_wellformed(id) || export_find(x->s, id))
-		return;
-	copy = strdup(id);
-	if (!copy)
-		return;
-	free(x->id);
-	x->id = copy;
-}
-
-int export_dm_adopted(struct export *x, struct blk_attachment *att,
-		      const char *label, struct blk_error *e)
-{
-	struct dm_export *d = to_dm(x);
-	json_t *o = label ? json_loads(label, 0, NULL) : NULL;
-	bool writable = blk_attach_writable(att);
-	struct blk_file *file = blk_attach_file(att);
-	struct blk_node *node;
-	int ret;
-
-	if (!o)
-		log_warn("/dev/mapper/%s has no label of ours: names are generated",
-			 blk_attach_name(att));
-	set_id(x, o);
-	ret = blk_node_add_adopted(x->s->graph,
-				   blk_json_str(o, "node-name", NULL),
-				   blk_json_str(o, "file-node-name", NULL),
-				   blk_json_bool(o, "file-implicit", true),
-				   file, blk_attach_image(att),
-				   !file->writable ||
-				   blk_json_bool(o, "read-only", !writable),
-				   &node, e);
-	json_decref(o);
-	if (ret)
-		return ret;
-	ret = export_use_node(x, node, writable, e);
-	if (ret) {
-		blk_node_replace(node, NULL, NULL);
-		blk_node_del(x->s->graph, node->name, NULL);
-		return ret;
-	}
-	d->att = att;
-	d->lends = true;
-	snprintf(d->name, sizeof(d->name), "%s", blk_attach_name(att));
-	x->state = EXPORT_RUNNING;
-	kernel_watch(x->s);
-	look(d, d->late);
-	d->late = 0;
-	return 0;
-}

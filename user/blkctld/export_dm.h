@@ -10,22 +10,23 @@
 
 extern const struct export_type export_dm;
 
+/* From threads of an attachment; @opaque: the struct export */
+void export_dm_notify(void *opaque, unsigned int what);
+
 /*
- * An adopted device becomes a running export.  @x: from export_dm_new(); it was given to
- * blk_attach_adopt() together with export_dm_notify().
- * @label: what the previous daemon had stored; may be anything
+ * Adoption: new; adopt (blocks, any thread); if that has gone well, adopted:
+ * then it is running.  Else it is for the caller to free.
  */
 struct export *export_dm_new(struct server *s, uint64_t dev);
-void export_dm_notify(void *opaque, unsigned int what);
-int export_dm_adopted(struct export *x, struct blk_attachment *att,
-		      const char *label, struct blk_error *e);
+int export_dm_adopt(struct export *x, struct blk_error *e);
+int export_dm_adopted(struct export *x, struct blk_error *e);
 
 /* What the kernel says about a device of ours (DM_QCOW_EV_*) */
 void export_dm_kernel_event(struct server *s, uint64_t dev, uint32_t events);
 /* Events were lost */
 void export_dm_look_at_all(struct server *s);
 
-/* NULL: not one of ours, or not (or no longer) running */
+/* NULL: not one of ours, or not yet running */
 struct export *export_dm_by_dev(struct server *s, uint64_t dev);
 
 #endif

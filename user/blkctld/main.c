@@ -217,7 +217,8 @@ struct daemon {
 	int socket_fd;
 	int ready;
 	int lock_fd;
-	bool own_socket;
+	bool own_socket;	/* to be removed */
+	bool own_pidfile;
 	const struct options *opts;
 };
 
@@ -311,8 +312,10 @@ static int set_up(struct daemon *d, struct blk_error *e)
 	if (!ret)
 		ret = setup_socket(d->opts->socket, &d->socket_fd,
 				   &d->own_socket, e);
-	if (!ret && d->opts->pidfile)
+	if (!ret && d->opts->pidfile) {
 		ret = setup_pidfile(d->opts->pidfile, e);
+		d->own_pidfile = !ret;
+	}
 	if (!ret)
 		ret = blk_ev_new(&d->s.ev, e);
 	if (!ret)
@@ -337,7 +340,7 @@ static void remove_files(const struct daemon *d)
 {
 	if (d->own_socket)
 		unlink(d->opts->socket);
-	if (d->opts->pidfile)
+	if (d->own_pidfile)
 		unlink(d->opts->pidfile);
 }
 
@@ -388,8 +391,7 @@ static int run(const struct options *opts)
 		if (e.hint[0])
 			fprintf(stderr, "hint: %s\n", e.hint);
 		ret = blk_error_exit(e.cls);
-		if (e.cls != BLK_ERR_BUSY)
-			remove_files(&d);
+		remove_files(&d);
 		tell_parent(&d.ready, (unsigned char)ret);
 		return ret;
 	}

@@ -16,6 +16,7 @@
 #include <sys/time.h>
 
 #include "cmd.h"
+#include "graph/json.h"
 #include "qmp.h"
 #include "version.h"
 
@@ -40,18 +41,16 @@ json_t *qmp_greeting(void)
 static void send_error(struct conn *c, json_t *id, const char *class,
 		       const struct blk_error *e)
 {
-	json_t *msg = json_pack("{s:{s:s, s:s, s:{s:s, s:s, s:i}}}",
-				"error", "class", class, "desc", e->msg,
-				"data", "code", blk_error_code(e->cls),
-				"hint", e->hint, "errno", e->err);
+	json_t *data = json_pack("{s:s, s:i}", "code", blk_error_code(e->cls),
+				 "errno", e->err);
+	json_t *error = json_pack("{s:s, s:o}", "class", class, "data", data);
+	json_t *msg = json_pack("{s:o}", "error", error);
 
 	/* Messages quote names, and these need not be UTF-8 */
-	if (!msg)
-		msg = json_pack("{s:{s:s, s:s, s:{s:s, s:s, s:i}}}",
-				"error", "class", class, "desc",
-				"The error message is not valid UTF-8",
-				"data", "code", blk_error_code(e->cls),
-				"hint", "", "errno", e->err);
+	if (msg) {
+		blk_json_put_str(error, "desc", e->msg);
+		blk_json_put_str(data, "hint", e->hint);
+	}
 	if (msg && id)
 		json_object_set(msg, "id", id);
 	conn_send(c, msg);

@@ -18,6 +18,7 @@ struct kernel;
 /**
  * struct server - the daemon
  * @listen: the socket on which connections come
+ * @listen_timer: tries again when none could be accepted
  * @conns, @nconns: open connections
  * @exports: in the order in which they were added, the last one first
  * @kernel: netlink, opened when it is first needed
@@ -27,6 +28,7 @@ struct server {
 	struct blk_ev *ev;
 	struct blk_graph *graph;
 	struct blk_ev_io listen;
+	struct blk_ev_timer listen_timer;
 	struct conn *conns;
 	unsigned int nconns;
 	struct export *exports;

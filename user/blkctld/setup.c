@@ -43,14 +43,18 @@ static int fail(struct blk_error *e, int err, const char *what,
 
 int setup_lock(const char *path, int *fd, struct blk_error *e)
 {
+	int err;
+
 	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (*fd < 0)
 		return fail(e, errno, "can't open the lock file", path);
 	if (!flock(*fd, LOCK_EX | LOCK_NB))
 		return 0;
+	err = errno;
 	close(*fd);
-	if (errno != EWOULDBLOCK)
-		return fail(e, errno, "can't lock", path);
+	*fd = -1;
+	if (err != EWOULDBLOCK)
+		return fail(e, err, "can't lock", path);
 	return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 			     "another blkctld is running (it holds %s)", path);
 }
@@ -89,9 +93,9 @@ int setup_socket(const char *path, int *fd, bool *own, struct blk_error *e)
 	mode_t mask;
 	int ret;
 
+	*own = false;
 	*fd = activated_socket();
-	*own = *fd < 0;
-	if (!*own)
+	if (*fd >= 0)
 		return 0;
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return fail(e, ENAMETOOLONG, "can't listen on", path);
@@ -106,9 +110,11 @@ int setup_socket(const char *path, int *fd, bool *own, struct blk_error *e)
 	ret = bind(*fd, (struct sockaddr *)&addr, sizeof(addr)) ||
 		listen(*fd, BACKLOG) ? errno : 0;
 	umask(mask);
+	*own = !ret;
 	if (!ret)
 		return 0;
 	close(*fd);
+	*fd = -1;
 	return fail(e, ret, "can't listen on", path);
 }
 

@@ -141,7 +141,8 @@ static int qcow2_open(struct blk_node *n, struct blk_error *e)
 					     "Block node is read-only");
 		n->read_only = true;
 	}
-	ret = blk_lock_image(file->fd, file->path, !n->read_only, e);
+	ret = n->locks ?
+		blk_lock_image(file->fd, file->path, !n->read_only, e) : 0;
 	if (ret)
 		return ret;
 	ret = blk_qcow2_open(file, &n->image, e);

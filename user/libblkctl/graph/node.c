@@ -180,7 +180,12 @@ static int check_sharing(struct blk_graph *g, const struct blk_node *child,
 	for (p = g->first; p; p = p->next) {
 		const struct blk_node *w = n->read_only ? p : n;
 
-		if (p->child != child || (p->read_only && n->read_only))
+		if (p->child != child)
+			continue;
+		/* It may turn out to be read-only, or fail, with its locks */
+		if (p->state != BLK_NODE_READY)
+			return ready(p, e);
+		if (p->read_only && n->read_only)
 			continue;
 		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 				     "Permission conflict on node '%s': permissions 'write, resize' are both required by node '%s' (uses node '%s' as 'file' child) and unshared by node '%s' (uses node '%s' as 'file' child)",
@@ -211,7 +216,7 @@ static int use_child(struct blk_graph *g, struct blk_node *n, const char *name,
 	if (ret)
 		return ret;
 	n->child = child;
-	child->parents++;
+	n->locks = !child->parents++;
 	return 0;
 }
 
@@ -274,6 +279,7 @@ int blk_node_add_begin(struct blk_graph *g, const json_t *options,
 			ret = new_node(g, file, n, &child, e);
 			if (!ret) {
 				n->child = child;
+				n->locks = true;
 				child->parents = 1;
 			}
 		}
@@ -361,9 +367,15 @@ int blk_node_del_begin(struct blk_graph *g, const char *name,
 
 void blk_node_close(struct blk_node *n)
 {
+	struct blk_node *child = n->child;
+
 	n->drv->close(n);
-	if (n->child && n->child->implicit)
-		n->child->drv->close(n->child);
+	if (!child || !child->implicit)
+		return;
+	/* Closing is not enough: a loop device may still be on its way out */
+	if (child->file)
+		blk_unlock_image(child->file->fd);
+	child->drv->close(child);
 }
 
 void blk_node_del_end(struct blk_graph *g, struct blk_node *n)

@@ -48,13 +48,13 @@ struct blk_node_options {
 /**
  * struct blk_node - one node; fields are read-only for users
  * @implicit: made inline as a child of another node; dies with it
+ * @locks: it is the first to use its child: takes the locks when it opens
  * @parents: nodes that use it as a child
  * @users: exports and jobs that use it; the user counts
  * @writers: how many of the users write; the user counts
  * @file: protocol nodes; NULL if it was lost
  * @image: qcow2 nodes; NULL if it was lost
  * @header: of @image, when it was opened: may be read while others use @image
- * @size: of @file when somebody looked last, for the graph's owner
  */
 struct blk_node {
 	char name[BLK_NODE_NAME_MAX + 1];
@@ -62,6 +62,7 @@ struct blk_node {
 	enum blk_node_state state;
 	bool read_only;
 	bool implicit;
+	bool locks;
 	unsigned int parents;
 	unsigned int users;
 	unsigned int writers;
@@ -70,7 +71,6 @@ struct blk_node {
 	struct blk_qcow2 *image;
 	struct blk_node_options opts;
 	struct qcow2_header header;
-	int64_t size;
 	struct blk_node *next;
 };
 

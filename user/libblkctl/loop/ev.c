@@ -225,8 +225,10 @@ static void on_wake(struct blk_ev_io *io, unsigned int events)
 
 	(void)events;
 	pthread_mutex_lock(&ev->lock);
-	if (read(io->fd, &n, sizeof(n)) > 0)
-		ev->woken = false;
+	/* Nothing to read is as good: who posts next must write */
+	if (read(io->fd, &n, sizeof(n)) != sizeof(n))
+		n = 0;
+	ev->woken = false;
 	pthread_mutex_unlock(&ev->lock);
 }
 

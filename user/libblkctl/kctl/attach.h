@@ -73,9 +73,10 @@ int blk_attach_adopt(uint64_t dev,
 		     struct blk_error *e);
 
 /*
- * Detach.  EBUSY (class BUSY, naming the holders: mounts, holders in sysfs, processes that have it
- * open) when the device is open; then nothing has changed.  Else: suspend, HANDOVER, TAKE grants and freed runs,
- * remove the device, release all runs, trim, unmark (only if the scan has finished and
+ * Detach.  EBUSY (class BUSY, naming the holders: mounts, holders in sysfs,
+ * processes that have it open) when the device is open; then nothing has
+ * changed.  Else: suspend, HANDOVER, TAKE grants and freed runs, remove the
+ * device, release all runs, trim, unmark (only if the scan has finished and
  * nothing leaked), flush, free the attachment.  If the removal fails the runs
  * are granted again and the device is resumed.
  *

@@ -155,6 +155,13 @@ static void udev_wait(uint32_t cookie)
 {
 	int ready = 0, ok, waited;
 
+	if (!cookie) {
+		/* udev is out of the game: the library makes the nodes here */
+		library_lock();
+		dm_udev_wait(0);
+		library_unlock();
+		return;
+	}
 	for (waited = 0; ; waited += UDEV_POLL_MS) {
 		library_lock();
 		ok = dm_udev_wait_immediate(cookie, &ready);

@@ -246,8 +246,7 @@ static bool write_acked(struct img *i, uint64_t guest, uint8_t byte)
 }
 
 /* A short life that touches everything that is written */
-static bool live(struct img *i, uint64_t grant, unsigned int grants,
-		 bool detach)
+static bool live(struct img *i, uint64_t grant, unsigned int grants)
 {
 	bool ok = true;
 
@@ -258,27 +257,30 @@ static bool live(struct img *i, uint64_t grant, unsigned int grants,
 	acked(5 * i->cs, 0);
 	ok = ok && img_discard(i, 5 * i->cs) && img_grant(i, 4 * i->cs) &&
 		write_acked(i, 7 * i->cs, 77);
-	return ok && (!detach || img_detach(i));
+	return ok;
 }
 
 static void test_life(const char *opts, const char *fill, uint64_t grant,
 		      unsigned int grants, size_t step)
 {
+	bool grows = strstr(opts, "refcount_bits=64"), was = false, ok;
 	unsigned int states = 0;
+	uint64_t cs = 0, table = 0;
 	struct img i;
-	uint64_t cs = 0;
-	bool ok, was = false;
 
 	forget_log();
-	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G && qemu-io -f qcow2 -c '%s' i.qcow2 >/dev/null && cp i.qcow2 base.qcow2",
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 64M && qemu-io -f qcow2 -c '%s' i.qcow2 >/dev/null && cp i.qcow2 base.qcow2",
 		 opts, fill) && img_open(&i, "i.qcow2");
 	if (ok) {
 		cs = i.cs;
+		table = i.h->refcount_table_offset;
 		i.f->hook = log_op;
 		blk_qcow2_set_ops(i.q, &img_ops, &i);
 		ok = !blk_qcow2_pad(i.q, true, &i.e) &&
 			!blk_qcow2_mark(i.q, &was, &i.e) &&
-			live(&i, grant, grants, true);
+			live(&i, grant, grants) &&
+			grows == (i.h->refcount_table_offset != table) &&
+			img_detach(&i);
 	}
 	ok = ok && img_has_leaks("i.qcow2", 0) && replay(cs, step, &states);
 	ksft_test_result(ok, "%u states of %zu writes: %s", states, n_ops,
@@ -294,9 +296,9 @@ static void test_repair(const char *opts)
 	bool ok, was = false;
 
 	forget_log();
-	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 1G",
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 64M",
 		 opts) && img_attach(&i, "i.qcow2", &was) &&
-		live(&i, 20 * i.cs, 2, false);
+		live(&i, 20 * i.cs, 2);
 	img_close(&i);
 	for (size_t k = 0; k < n_acks; k++)
 		acks[k].at = 0;
@@ -323,9 +325,9 @@ int main(void)
 	test_life("-o cluster_size=4k,refcount_bits=1", "length", 300 << 10, 2,
 		  1);
 	/* the refcount table grows: in many steps, and closely looked at */
-	test_life("-o cluster_size=1k,refcount_bits=64", "length", 12 << 20, 1,
-		  11);
-	test_life("-o cluster_size=512,refcount_bits=64", "write 512M 1920k",
+	test_life("-o cluster_size=1k,refcount_bits=64", "length", 12 << 20, 3,
+		  17);
+	test_life("-o cluster_size=512,refcount_bits=64", "write 32M 1920k",
 		  60 << 10, 2, 1);
 	test_life("-o compat=0.10,cluster_size=4k", "length", 9 << 20, 1, 1);
 	test_repair("");

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "kctl/attach.h"
 #include "kctl/genl.h"
@@ -46,6 +47,7 @@ enum blk_scan_phase {
 struct blk_scan {
 	pthread_t thread;
 	bool running;		/* to be joined */
+	_Atomic pid_t tid;	/* 0: not known yet */
 	volatile bool stop;
 	_Atomic enum blk_scan_phase phase;
 	uint64_t cookie;	/* of the barrier's COMMIT */

@@ -30,7 +30,7 @@
 #define BUSY_TRIES	20
 #define BUSY_NS		100000000L
 #define ROUNDS		5
-#define SCAN_MS		2000
+#define SCAN_MS		3000
 
 /* What one call of blk_detach() has in hand. */
 struct detaching {

@@ -29,6 +29,7 @@
 #endif
 
 #define LOWEST_NICE	19
+#define NORMAL_NICE	0
 #define POLL_MS		20
 
 static enum blk_scan_phase phase(const struct blk_attachment *a)
@@ -63,6 +64,13 @@ int blk_scan_begin(struct blk_attachment *a, struct blk_error *e)
 	return ret;
 }
 
+static void set_priority(pid_t tid, int nice, int io_class)
+{
+	setpriority(PRIO_PROCESS, tid, nice);
+	syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid,
+		IOPRIO_PRIO_VALUE(io_class, 0));
+}
+
 static void *scan_main(void *arg)
 {
 	struct blk_attachment *a = arg;
@@ -71,9 +79,8 @@ static void *scan_main(void *arg)
 
 	prctl(PR_SET_NAME, "blk-scan");
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	setpriority(PRIO_PROCESS, tid, LOWEST_NICE);
-	syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid,
-		IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+	set_priority(tid, LOWEST_NICE, IOPRIO_CLASS_IDLE);
+	atomic_store(&a->scan.tid, tid);
 	ret = blk_qcow2_scan_run(a->image, &a->scan.stop, NULL);
 	if (ret)
 		fail(a);
@@ -155,7 +162,11 @@ void blk_scan_finish(struct blk_attachment *a)
 void blk_scan_wait(struct blk_attachment *a, unsigned int ms)
 {
 	struct timespec ts = { .tv_nsec = POLL_MS * 1000000L };
+	pid_t tid = atomic_load(&a->scan.tid);
 
+	/* nobody uses the device any more, and somebody waits for it */
+	if (tid && phase(a) == BLK_SCAN_WALKING)
+		set_priority(tid, NORMAL_NICE, IOPRIO_CLASS_NONE);
 	for (; ms >= POLL_MS && phase(a) == BLK_SCAN_WALKING; ms -= POLL_MS)
 		nanosleep(&ts, NULL);
 }

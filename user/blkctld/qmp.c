@@ -41,15 +41,17 @@ json_t *qmp_greeting(void)
 static void send_error(struct conn *c, json_t *id, const char *class,
 		       const struct blk_error *e)
 {
-	json_t *data = json_pack("{s:s, s:i}", "code", blk_error_code(e->cls),
-				 "errno", e->err);
-	json_t *error = json_pack("{s:s, s:o}", "class", class, "data", data);
-	json_t *msg = json_pack("{s:o}", "error", error);
+	json_t *msg = json_pack("{s:{s:s, s:s, s:{s:s, s:s, s:i}}}",
+				"error", "class", class, "desc", "",
+				"data", "code", blk_error_code(e->cls),
+				"hint", "", "errno", e->err);
+	json_t *error = json_object_get(msg, "error");
 
 	/* Messages quote names, and these need not be UTF-8 */
 	if (msg) {
 		blk_json_put_str(error, "desc", e->msg);
-		blk_json_put_str(data, "hint", e->hint);
+		blk_json_put_str(json_object_get(error, "data"), "hint",
+				 e->hint);
 	}
 	if (msg && id)
 		json_object_set(msg, "id", id);

@@ -408,7 +408,7 @@ int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e)
 
 static struct blk_node *new_adopted(struct blk_graph *g, const char *driver,
 				    const char *name, bool implicit,
-				    bool read_only)
+				    bool read_only, const char *path)
 {
 	struct blk_node *n = calloc(1, sizeof(*n));
 
@@ -419,6 +419,7 @@ static struct blk_node *new_adopted(struct blk_graph *g, const char *driver,
 	n->implicit = implicit;
 	n->read_only = read_only;
 	n->opts.lazy_refcounts = -1;
+	n->opts.filename = strdup(path);
 	if (!name || (implicit && *name == '#') || set_name(g, n, name, NULL))
 		generate_name(g, n->name);
 	link_node(g, n);
@@ -434,8 +435,9 @@ int blk_node_add_adopted(struct blk_graph *g, const char *name,
 	struct blk_node *n, *child;
 
 	child = new_adopted(g, file->is_bdev ? "host_device" : "file",
-			    file_name, file_implicit, read_only);
-	n = child ? new_adopted(g, "qcow2", name, false, read_only) : NULL;
+			    file_name, file_implicit, read_only, file->path);
+	n = child ? new_adopted(g, "qcow2", name, false, read_only,
+				file->path) : NULL;
 	if (!n) {
 		if (child)
 			unlink_node(g, child);

@@ -33,7 +33,7 @@ enum blk_node_state {
 
 /**
  * struct blk_node_options - what blockdev-add asked for
- * @filename: as given; NULL for format nodes
+ * @filename: as given, or the path of an adopted file; NULL for format nodes
  * @auto_read_only: fall back to read-only where writing is not permitted
  * @no_backing: "backing": null
  * @lazy_refcounts: -1 not given, else what was given

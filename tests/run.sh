@@ -46,8 +46,7 @@ done
 mkdir -p build
 out=$(mktemp -d "$REPO/build/test.XXXXXX")
 ln -sfn "$(basename "$out")" build/test
-# shellcheck disable=SC2012
-ls -dt build/test.* | tail -n +6 | xargs -r rm -rf
+find build -maxdepth 1 -name 'test.*' -mmin +180 -exec rm -rf {} +
 
 wanted() { [[ -z $filter || $1 =~ $filter ]]; }
 

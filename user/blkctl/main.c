@@ -165,11 +165,11 @@ int main(int argc, char **argv)
 	int rc;
 
 	setlocale(LC_ALL, "");
-	cli.warnings = json_array();
 	if (argc > 3 && !strcmp(argv[1], "--complete")) {
 		cli_complete(&cli, atoi(argv[2]), argv + 3, argc - 3);
 		return 0;
 	}
+	cli.warnings = json_array();
 	cli.json = has_flag(argc, argv, "--json");
 	cli.help = has_flag(argc, argv, "--help") ||
 		   has_flag(argc, argv, "-h");

@@ -119,6 +119,8 @@ struct picker {
 	uint64_t limit;		/* no cluster at or above it */
 	uint64_t c;		/* where the search is */
 	uint64_t top;		/* one more than the highest cluster taken */
+	uint64_t old_end;	/* clusters of the file before */
+	uint64_t low;		/* lowest cluster taken behind it */
 	uint64_t hint;		/* the new q->hint */
 	bool jumped;		/* c went over free clusters or unread blocks */
 	bool patient;		/* search everything before giving up */
@@ -132,6 +134,14 @@ static void jump_to_end(struct picker *p)
 		p->hint = p->c;
 	p->jumped = true;
 	p->c = BLK_MAX(p->c, p->q->end);
+}
+
+/* Clusters [a, b) will be used. */
+static void note_range(struct picker *p, uint64_t a, uint64_t b)
+{
+	p->top = BLK_MAX(p->top, b);
+	if (b > p->old_end)
+		p->low = BLK_MIN(p->low, BLK_MAX(a, p->old_end));
 }
 
 /* Adds free clusters [a, b) to the runs. */
@@ -158,7 +168,7 @@ static void take(struct picker *p, struct blk_slot *s, uint64_t a, uint64_t b)
 	}
 	p->want -= b - a;
 	p->barren = 0;
-	p->top = BLK_MAX(p->top, b);
+	note_range(p, a, b);
 	p->c = b;
 }
 
@@ -248,7 +258,7 @@ static int add_block(struct picker *p, uint64_t idx, struct blk_slot **s)
 		return ret;
 	blk_slot_set(q, *s, c & block_mask(q), 1);
 	p->new_blocks++;
-	p->top = BLK_MAX(p->top, c + 1);
+	note_range(p, c, c + 1);
 	return 0;
 }
 
@@ -399,7 +409,8 @@ static int attempt(struct picker *p)
 	if (!ret && !p->n)
 		ret = -ENOSPC;
 	if (!ret)
-		ret = blk_grow_file(q, p->top << q->h.cluster_bits);
+		ret = blk_grow_file(q, p->low << q->h.cluster_bits,
+				    p->top << q->h.cluster_bits);
 	if (!ret)
 		ret = zero_reused(p);
 	if (!ret)
@@ -419,17 +430,21 @@ static int allocate(struct blk_qcow2 *q, uint64_t clusters,
 		    struct dm_qcow_run *runs, size_t *n)
 {
 	uint64_t limit = blk_grow_limit(q);
-	uint64_t inside = (uint64_t)blk_q_rounded_size(q) >> q->h.cluster_bits;
 	uint64_t want = clusters;
-	int ret;
 
 	for (;;) {
+		int64_t size = blk_q_rounded_size(q);
 		struct picker p = {
 			.q = q, .runs = runs, .max = *n,
 			.want = want ? want : clusters,
-			.limit = want ? limit : BLK_MIN(inside, limit),
+			.low = UINT64_MAX >> q->h.cluster_bits,
 		};
+		int ret;
 
+		if (size < 0)
+			return (int)size;
+		p.old_end = (uint64_t)size >> q->h.cluster_bits;
+		p.limit = want ? limit : BLK_MIN(p.old_end, limit);
 		ret = attempt(&p);
 		if (ret != -ENOSPC || !want) {
 			*n = p.n;

@@ -34,9 +34,11 @@ uint64_t blk_grow_limit(const struct blk_qcow2 *q)
 		q->h.cluster_bits;
 }
 
-static int extend(struct blk_qcow2 *q, uint64_t size, uint64_t target)
+/* [from, target) is allocated; what lies between the file's end and it not. */
+static int extend(struct blk_qcow2 *q, uint64_t size, uint64_t from,
+		  uint64_t target)
 {
-	int ret = blk_file_zero(q->f, size, target - size);
+	int ret = blk_file_zero(q->f, from, target - from);
 
 	if (ret == -EOPNOTSUPP)		/* sparse is what there is */
 		return blk_file_truncate(q->f, target);
@@ -45,7 +47,7 @@ static int extend(struct blk_qcow2 *q, uint64_t size, uint64_t target)
 	return ret;
 }
 
-int blk_grow_file(struct blk_qcow2 *q, uint64_t need)
+int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need)
 {
 	uint64_t unit = BLK_MAX(q->cs, q->f->block);
 	int64_t size = blk_file_size(q->f);
@@ -61,9 +63,10 @@ int blk_grow_file(struct blk_qcow2 *q, uint64_t need)
 		step = BLK_MIN(BLK_MAX((uint64_t)size / 16, MIN_STEP),
 			       MAX_STEP);
 		target = BLK_MAX(need, blk_align_up(size + step, unit));
-		ret = extend(q, size, target);
+		from = BLK_MAX(from, (uint64_t)size);
+		ret = extend(q, size, from, target);
 		if (is_full(ret) && target > need)
-			ret = extend(q, size, need);
+			ret = extend(q, size, from, need);
 		if (ret < 0)
 			return is_full(ret) ? -ENOSPC : ret;
 		size = blk_file_size(q->f);
@@ -278,7 +281,8 @@ int blk_grow_table(struct blk_qcow2 *q, uint64_t n)
 		return -EIO;
 	ret = plan_area(q, n, &a);
 	if (!ret)
-		ret = blk_grow_file(q, area_end(&a) * q->cs);
+		ret = blk_grow_file(q, a.first * q->cs,
+				    area_end(&a) * q->cs);
 	if (!ret)
 		ret = blk_meta_reserve(&q->meta, q->meta.n + a.rt_n + 256);
 	if (ret < 0)

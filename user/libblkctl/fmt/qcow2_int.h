@@ -173,8 +173,11 @@ int blk_walk_l1(struct blk_qcow2 *q, uint64_t off, uint32_t n, uint64_t **out,
 		struct blk_error *e);
 
 /* qcow2_grow.c */
-/* Makes the file at least that long and tells the user. */
-int blk_grow_file(struct blk_qcow2 *q, uint64_t size);
+/*
+ * Makes the file at least @need bytes long, with space allocated from @from
+ * on, and tells the user.
+ */
+int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need);
 /* Makes the refcount table at least @n entries long. */
 int blk_grow_table(struct blk_qcow2 *q, uint64_t n);
 /* The clusters that file or device can have */

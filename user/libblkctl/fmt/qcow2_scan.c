@@ -20,9 +20,10 @@
 
 #include "fmt/qcow2_int.h"
 
-#define MAX_CLUSTERS	(1ULL << 31)	/* 256 MiB for each bitmap */
+#define MAX_CLUSTERS	(1ULL << 30)	/* 128 MiB for each bitmap */
+#define MAX_BEHIND	(1ULL << 20)	/* clusters judged behind the file */
 #define PAGE_BITS	12U		/* clusters in a page of extra counts */
-#define MAX_PAGES	(1U << 15)	/* 256 MiB of them */
+#define MAX_PAGES	(1U << 14)	/* 128 MiB of them */
 
 /**
  * struct blk_scan - a scan under way
@@ -308,24 +309,39 @@ static int alloc_scan(struct blk_qcow2 *q, struct blk_scan *s)
 	return 0;
 }
 
+/* Refcounts may lie about what is far behind the file's end: not judged. */
+static int scan_size(struct blk_qcow2 *q, uint64_t *n, struct blk_error *e)
+{
+	int64_t size = blk_q_rounded_size(q);
+
+	if (size < 0)
+		return blk_q_io_error(q, e, (int)size, "find the size");
+	*n = BLK_MIN(q->end, ((uint64_t)size >> q->h.cluster_bits) +
+		     MAX_BEHIND);
+	if (*n <= MAX_CLUSTERS &&
+	    !(q->h.incompatible_features & QCOW2_INCOMPAT_DATA_FILE))
+		return 0;
+	return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+			     "'%s' is too large to be scanned for leaks, or has an external data file",
+			     q->f->path);
+}
+
 int blk_qcow2_scan_begin(struct blk_qcow2 *q, struct blk_error *e)
 {
 	struct blk_scan *s;
+	uint64_t n = 0;
 	int ret;
 
 	blk_guard_mutex(&q->lock);
 	ret = blk_alloc_prepare(q, e);
+	if (!ret)
+		ret = scan_size(q, &n, e);
 	if (ret < 0)
 		return ret;
-	if (q->h.incompatible_features & QCOW2_INCOMPAT_DATA_FILE ||
-	    q->end > MAX_CLUSTERS)
-		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
-				     "'%s' is too large to be scanned for leaks, or has an external data file",
-				     q->f->path);
 	blk_scan_free(q);
 	s = calloc(1, sizeof(*s));
 	if (s) {
-		s->n = q->end;
+		s->n = n;
 		ret = alloc_scan(q, s);
 	}
 	if (!s || ret < 0)

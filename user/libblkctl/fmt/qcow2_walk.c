@@ -14,6 +14,9 @@
 #include "qcow2/snapshot.h"
 
 #define WINDOW	(256U << 10)	/* at least two of the longest entries */
+/* All tables of a kind together: a sparse file can claim any number. */
+#define MAX_L1_BYTES	(4ULL << 30)
+#define MAX_BITMAP_BYTES	(1ULL << 30)
 
 /* A table of entries of varying length, seen through a window. */
 struct window {
@@ -23,6 +26,7 @@ struct window {
 	uint64_t pos;		/* of the current entry */
 	uint64_t at;		/* table position of buf[0] */
 	uint64_t have;
+	uint64_t referred;	/* bytes of tables that the entries name */
 	uint8_t *buf;
 };
 
@@ -72,6 +76,10 @@ static int walk_snapshot(struct window *w, blk_walk_fn l1, void *opaque,
 		why = "the snapshot table is too large";
 	if (why)
 		return blk_q_corrupt(w->q, e, why);
+	w->referred += (uint64_t)s.l1_size * 8;
+	if (w->referred > MAX_L1_BYTES)
+		return blk_q_corrupt(w->q, e,
+				     "the L1 tables of the snapshots are too large");
 	w->pos += s.bytes;
 	return s.l1_size && l1 ?
 		l1(opaque, s.l1_offset, (uint64_t)s.l1_size * 8) : 0;
@@ -142,6 +150,9 @@ static int walk_bitmap(struct window *w, blk_walk_fn fn, void *opaque,
 	why = blk_bitmap_parse(p, len, &q->h, &b);
 	if (why)
 		return blk_q_corrupt(q, e, why);
+	w->referred += (uint64_t)b.table_size * 8;
+	if (w->referred > MAX_BITMAP_BYTES)
+		return blk_q_corrupt(q, e, "the bitmap tables are too large");
 	w->pos += b.bytes;
 	ret = fn(opaque, b.table_offset, (uint64_t)b.table_size * 8);
 	return ret ? ret : walk_bitmap_table(q, &b, fn, opaque, e);

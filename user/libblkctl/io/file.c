@@ -386,13 +386,13 @@ static int zero_inside(struct blk_file *f, uint64_t off, uint64_t len)
 	if (hi > lo) {
 		ret = do_fallocate(f, FALLOC_FL_ZERO_RANGE |
 				   FALLOC_FL_KEEP_SIZE, lo, hi - lo);
-		if (ret == -EOPNOTSUPP)
+		if (ret == -EOPNOTSUPP) {
 			ret = do_fallocate(f, FALLOC_FL_PUNCH_HOLE |
 					   FALLOC_FL_KEEP_SIZE, lo, hi - lo);
-		/* allocates after a punch, changes nothing otherwise */
-		if (!ret)
-			ret = do_fallocate(f, FALLOC_FL_KEEP_SIZE, lo,
-					   hi - lo);
+			if (!ret)
+				ret = do_fallocate(f, FALLOC_FL_KEEP_SIZE, lo,
+						   hi - lo);
+		}
 	}
 	if (!ret && lo > off)
 		ret = write_zeroes(f, off, lo - off);

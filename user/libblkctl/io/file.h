@@ -12,6 +12,15 @@
 
 #include "base/error.h"
 
+/* Changes of a file, as a test's hook sees them */
+enum blk_file_op {
+	BLK_FILE_OP_WRITE,	/* data: what is written */
+	BLK_FILE_OP_ZERO,
+	BLK_FILE_OP_DISCARD,
+	BLK_FILE_OP_TRUNCATE,	/* off: the new size */
+	BLK_FILE_OP_FLUSH,
+};
+
 /**
  * struct blk_file - an open image file or block device
  * @fd: owned; opened O_CLOEXEC | O_DIRECT (without O_DIRECT only if the file
@@ -27,14 +36,6 @@
  * @hook: tests only: sees every change before it is made; a negative result
  *        is returned in place of making it
  */
-enum blk_file_op {
-	BLK_FILE_OP_WRITE,	/* data: what is written */
-	BLK_FILE_OP_ZERO,
-	BLK_FILE_OP_DISCARD,
-	BLK_FILE_OP_TRUNCATE,	/* off: the new size */
-	BLK_FILE_OP_FLUSH,
-};
-
 struct blk_file {
 	int fd;
 	bool writable;

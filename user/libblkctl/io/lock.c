@@ -46,7 +46,9 @@ static int lock_byte(int fd, off_t byte, short type)
 		.l_len = 1,
 	};
 
-	return fcntl(fd, F_OFD_SETLK, &fl) ? -errno : 0;
+	if (!fcntl(fd, F_OFD_SETLK, &fl))
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
 /* Would an exclusive lock be possible?  1: no, somebody has it. */
@@ -227,8 +229,9 @@ int blk_lock_image(int fd, const char *path, bool writable,
 	if (ret > 0)
 		ret = report_conflict(fd, path, writable, ret, e);
 	else
-		blk_error_set(e, BLK_ERR_FAILED, -ret, "cannot lock '%s': %s",
-			      path, strerror(-ret));
+		blk_error_set(e, ret == -EBUSY ? BLK_ERR_BUSY : BLK_ERR_FAILED,
+			      -ret, "cannot lock '%s': %s", path,
+			      strerror(-ret));
 	blk_unlock_image(fd);
 	return ret;
 }

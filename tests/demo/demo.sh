@@ -17,7 +17,7 @@ name=dm-qcow-demo
 dir=
 step=
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$@"; }
 
 failed() {
 	say "" "FAILED at: $step"
@@ -48,7 +48,7 @@ start_daemon() {
 		systemctl start blkctld
 		return
 	fi
-	blkctld >"$dir/blkctld.log" 2>&1 &
+	blkctld --foreground >"$dir/blkctld.log" 2>&1 &
 	daemon=$!
 	for _ in $(seq 100); do
 		blkctl list >/dev/null 2>&1 && return

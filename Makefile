@@ -179,11 +179,17 @@ endif
 		$(D)$(datadir)/tmpfiles.d/$$(basename $$f .tmpfiles).conf; done
 	@test -n "$(D)" || ldconfig
 
-# DKMS copies the tree it is given: without the build output.
-dkms:
-	@dkms status dm-qcow/$(VERSION) | grep -q . && \
-		dkms remove dm-qcow/$(VERSION) --all || :
-	dkms add $(CURDIR)
+# What DKMS builds from: the module alone, as a package would ship it.
+DKMS_SOURCE := /usr/src/dm-qcow-$(VERSION)
+dkms-source:
+	@mkdir -p $(D)$(DKMS_SOURCE)
+	@$(KSYNC) Kbuild kernel $(D)$(DKMS_SOURCE)/
+	@cp COPYING dkms.conf $(D)$(DKMS_SOURCE)/
+
+dkms: dkms-source
+	@test -z "$$(dkms status dm-qcow/$(VERSION))" || \
+		dkms remove dm-qcow/$(VERSION) --all
+	dkms add dm-qcow/$(VERSION)
 	dkms install dm-qcow/$(VERSION) -k $(KVER)
 
 # --- tests ----------------------------------------------------------------------
@@ -209,7 +215,7 @@ clean:
 
 .PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
 	build-user build-unit-build build-fuzz-build install install-module \
-	install-user dkms check lint demo bench clean
+	install-user dkms dkms-source check lint demo bench clean
 
 # V=1 shows the commands, make -s nothing, otherwise one short line each.
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))

@@ -3,7 +3,7 @@
  * Fuzzes a whole image: open, metadata, mark, grants, release, leak scan, trim.
  *
  * The input is a sparse image: a header of at most 512 bytes, then patches
- * { cluster u8, offset u16, length u8, bytes } of an image of 16 clusters in a
+ * { cluster u8, offset u16, length u8, bytes } of an image of 32 clusters in a
  * memory file.  Whatever the image says, nothing may be written below the
  * first cluster but the header, no grant may overlap another, and everything
  * must end.
@@ -19,8 +19,8 @@
 #include "fmt/qcow2.h"
 
 #define HEADER_BYTES	512U
-#define FILE_BYTES	(1U << 20)
-#define CLUSTERS	16U
+#define FILE_BYTES	(2U << 20)
+#define CLUSTERS	32U
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -68,8 +68,10 @@ static void use_image(struct blk_qcow2 *q)
 	size_t n = 16, more = 16, n_meta = 0;
 	struct blk_error e;
 	bool stop = false, was;
-	uint64_t leaks;
+	uint64_t leaks, want;
 
+	/* enough for a larger refcount table where that is little */
+	want = qcow2_cluster_size(blk_qcow2_header(q)) > 512 ? 100000 : 3 << 20;
 	blk_qcow2_can_attach(q, true, &e);
 	if (!blk_qcow2_metadata(q, &meta, &n_meta, &e))
 		free(meta);
@@ -77,7 +79,7 @@ static void use_image(struct blk_qcow2 *q)
 		return;
 	if (blk_qcow2_scan_begin(q, &e))
 		return;
-	if (blk_qcow2_alloc(q, 100000, runs, &n, &e))
+	if (blk_qcow2_alloc(q, want, runs, &n, &e))
 		n = 0;
 	if (blk_qcow2_alloc(q, 1, runs + n, &more, &e))
 		more = 0;

@@ -227,6 +227,27 @@ static void test_hostile_refcounts(void)
 	img_close(&i);
 }
 
+/* Refcounts that claim a place far behind the end cost no space for the gap. */
+static void test_far_refcounts(void)
+{
+	struct stat st = { 0 };
+	struct img i;
+	bool was;
+	bool ok = create("", "1G") &&
+		!sh("head -c 65536 /dev/zero | tr '\\0' '\\1' | dd of=i.qcow2 bs=64k seek=2 conv=notrunc status=none") &&
+		!sh("truncate -s 320k i.qcow2 && printf '\\0\\1' | dd of=i.qcow2 bs=64k seek=4 conv=notrunc status=none") &&
+		!sh("printf '\\0\\0\\0\\0\\0\\4\\0\\0' | dd of=i.qcow2 bs=8 seek=%d conv=notrunc status=none",
+		    8192 + 4000) &&
+		img_attach(&i, "i.qcow2", &was) && img_grant(&i, 1 << 20) &&
+		!stat("i.qcow2", &st);
+
+	ksft_test_result(ok && i.grant[0].offset == (2ULL << 30) + 65536 &&
+			 st.st_blocks < 40 << 11 && grants_ok(&i),
+			 "refcounts far behind the end: %lld blocks for %lld bytes",
+			 (long long)st.st_blocks, (long long)st.st_size);
+	img_close(&i);
+}
+
 static int full_hook(void *opaque, enum blk_file_op op, uint64_t off,
 		     uint64_t len, const void *data)
 {
@@ -325,6 +346,7 @@ int main(void)
 	test_release_errors();
 	test_compressed();
 	test_hostile_refcounts();
+	test_far_refcounts();
 	test_host_full();
 	test_fragments();
 	test_large();

@@ -209,6 +209,7 @@ void blk_qcow2_set_ops(struct blk_qcow2 *q, const struct blk_qcow2_ops *ops,
 	blk_guard_mutex(&q->lock);
 	q->ops = ops;
 	q->opaque = opaque;
+	q->announced = 0;	/* whatever the last user was told */
 }
 
 /* What is in the way of the kernel module, in the order of being told. */

@@ -123,8 +123,11 @@ static bool may_drop(const struct blk_qcow2 *q, const struct dm_qcow_run *r)
 	const struct blk_meta_run *m;
 	uint64_t off;
 
-	if (!r->length || end < r->offset || end > 1ULL << 62 ||
-	    (!packed && (r->offset | r->length) & (q->cs - 1)))
+	if (!r->length || end < r->offset || end > 1ULL << 62)
+		return false;
+	/* the longest compressed descriptor has two clusters */
+	if (packed ? r->length > 2 * q->cs :
+	    (r->offset | r->length) & (q->cs - 1))
 		return false;
 	for (off = blk_align_down(r->offset, q->cs); off < end;
 	     off = m->off + m->len) {
@@ -208,7 +211,8 @@ int blk_qcow2_trim(struct blk_qcow2 *q, struct blk_error *e)
 	int ret;
 
 	blk_guard_mutex(&q->lock);
-	if (q->f->is_bdev)
+	/* stuck: a block that we do not know of may be in the table */
+	if (q->f->is_bdev || q->stuck)
 		return 0;
 	ret = blk_alloc_prepare(q, e);
 	if (ret < 0)

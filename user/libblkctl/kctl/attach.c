@@ -22,7 +22,6 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -40,87 +39,23 @@ struct attaching {
 };
 
 /*
- * The object
- */
-
-struct blk_attachment *blk_attachment_new(struct blk_file *file,
-					  struct blk_qcow2 *image)
-{
-	struct blk_attachment *a = calloc(1, sizeof(*a));
-
-	if (!a)
-		return NULL;
-	a->file = file;
-	a->image = image;
-	a->loop.fd = -1;
-	a->feeder.wake = -1;
-	if (image)
-		a->cluster_bits = blk_qcow2_header(image)->cluster_bits;
-	pthread_mutex_init(&a->feeder.lock, NULL);
-	pthread_cond_init(&a->feeder.cond, NULL);
-	return a;
-}
-
-void blk_attachment_free(struct blk_attachment *a)
-{
-	if (!a)
-		return;
-	blk_feeder_exit(a);
-	blk_genl_close(a->genl);
-	blk_loop_close(&a->loop);
-	pthread_cond_destroy(&a->feeder.cond);
-	pthread_mutex_destroy(&a->feeder.lock);
-	free(a);
-}
-
-static int claim(void *opaque, const struct dm_qcow_run *runs, size_t n)
-{
-	struct blk_attachment *a = opaque;
-
-	return blk_genl_claim(a->genl, a->dev, a->session, runs, n, NULL);
-}
-
-static int grown(void *opaque, uint64_t size)
-{
-	struct blk_attachment *a = opaque;
-
-	(void)size;
-	return a->loop.fd < 0 ? 0 : blk_loop_set_capacity(&a->loop, NULL);
-}
-
-void blk_attachment_connect(struct blk_attachment *a)
-{
-	static const struct blk_qcow2_ops ops = {
-		.claim = claim,
-		.grown = grown,
-	};
-
-	blk_qcow2_set_ops(a->image, &ops, a);
-}
-
-void blk_attachment_session(struct blk_attachment *a)
-{
-	/* what an earlier session has used is smaller in any case */
-	a->cookie = a->session << 32;
-}
-
-int blk_attachment_below(const struct blk_attachment *a, uint64_t *dev)
-{
-	struct stat st;
-
-	if (a->loop.fd >= 0) {
-		*dev = a->loop.dev;
-		return 0;
-	}
-	if (fstat(a->file->fd, &st))
-		return -errno;
-	*dev = DM_QCOW_DEV(major(st.st_rdev), minor(st.st_rdev));
-	return 0;
-}
-
-/*
  * The steps
  */
+
+/* What a careless "dd of=" leaves in /dev/mapper would hide the device. */
+static int check_node(const char *name, struct blk_error *e)
+{
+	char path[BLK_DM_NAME_MAX + 16];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/dev/mapper/%s", name);
+	if (lstat(path, &st) || (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)))
+		return 0;
+	blk_error_set(e, BLK_ERR_BUSY, EEXIST, "%s exists and is no device",
+		      path);
+	blk_error_hint(e, "remove it");
+	return -EEXIST;
+}
 
 static int check_up(struct attaching *w, struct blk_error *e)
 {
@@ -157,7 +92,7 @@ static int check_up(struct attaching *w, struct blk_error *e)
 		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 				     "a device-mapper device named \"%s\" "
 				     "exists already", p->name);
-	return 0;
+	return check_node(p->name, e);
 }
 
 static int file_up(struct attaching *w, struct blk_error *e)
@@ -449,39 +384,4 @@ int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	blk_feeder_go(w.a);
 	*out = w.a;
 	return 0;
-}
-
-/*
- * Looking at it
- */
-
-struct blk_file *blk_attach_file(struct blk_attachment *a)
-{
-	return a->file;
-}
-
-struct blk_qcow2 *blk_attach_image(struct blk_attachment *a)
-{
-	return a->image;
-}
-
-const char *blk_attach_name(const struct blk_attachment *a)
-{
-	return a->name;
-}
-
-bool blk_attach_writable(const struct blk_attachment *a)
-{
-	return a->writable;
-}
-
-uint64_t blk_attach_dev(const struct blk_attachment *a)
-{
-	return a->dev;
-}
-
-int blk_attach_get(struct blk_attachment *a, struct blk_kdev *out,
-		   struct blk_error *e)
-{
-	return blk_genl_get(a->genl, a->dev, 0, out, e);
 }

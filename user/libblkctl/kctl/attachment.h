@@ -109,7 +109,7 @@ struct blk_attachment {
 	struct blk_scan scan;
 };
 
-/* attach.c */
+/* attachment.c */
 struct blk_attachment *blk_attachment_new(struct blk_file *file,
 					  struct blk_qcow2 *image);
 /* Frees memory, sockets and descriptors; the threads are stopped. */

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Runs the library's attachments without a daemon: each argument is a step.
+ *
+ *   attach NAME IMAGE [ro|rw] [TIMEOUT]   blk_attach(), becomes the current one
+ *   adopt [NAME]         blk_attach_adopt() of the device (or of all)
+ *   detach | abandon | forget
+ *   get                  prints the kernel's state of the current one
+ *   wait WHAT            until notified: gone, mode, corrupt, nospace, scanned
+ *   sleep MS | sh COMMAND | kill
+ *   fails STEP           it must fail; prints "CLASS: MESSAGE; hint: HINT"
+ *
+ * Exit code: 0, or 1 at the first step that did not do what it should.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/lock.h"
+#include "kctl/attach.h"
+#include "kctl/dm.h"
+
+static struct blk_attachment *cur;
+static struct blk_file *file;
+static struct blk_qcow2 *image;
+static struct blk_genl *genl;
+static atomic_uint heard;
+
+static const struct {
+	const char *name;
+	unsigned int bit;
+} news[] = {
+	{ "gone", BLK_ATTACH_GONE },
+	{ "mode", BLK_ATTACH_MODE },
+	{ "corrupt", BLK_ATTACH_CORRUPT },
+	{ "nospace", BLK_ATTACH_NOSPACE },
+	{ "scanned", BLK_ATTACH_SCANNED },
+};
+
+static void notify(void *opaque, unsigned int what)
+{
+	(void)opaque;
+	atomic_fetch_or(&heard, what);
+}
+
+static void drop_image(struct blk_file *f, struct blk_qcow2 *q)
+{
+	if (q)
+		blk_qcow2_close(q);
+	if (f) {
+		blk_unlock_image(f->fd);
+		blk_file_close(f);
+	}
+}
+
+static int do_attach(char *args, struct blk_error *e)
+{
+	char name[256] = "", path[512] = "", mode[8] = "rw";
+	struct blk_attachment *a = NULL;
+	struct blk_file *f = NULL;
+	struct blk_qcow2 *q = NULL;
+	int timeout = -1, ret;
+	bool rw;
+
+	sscanf(args, "%255s %511s %7s %d", name, path, mode, &timeout);
+	rw = !strcmp(mode, "rw");
+	ret = blk_file_open(path, rw ? BLK_FILE_WRITE : 0, &f, e);
+	if (!ret)
+		ret = blk_lock_image(f->fd, path, rw, e);
+	if (!ret)
+		ret = blk_qcow2_open(f, &q, e);
+	if (!ret) {
+		struct blk_attach_params p = {
+			.name = name,
+			.label = "{\"test\":1}",
+			.file = f,
+			.image = q,
+			.writable = rw,
+			.no_space_timeout = timeout,
+			.notify = notify,
+		};
+
+		ret = blk_attach(&p, &a, e);
+	}
+	if (ret) {
+		drop_image(f, q);
+		return ret;
+	}
+	cur = a;
+	file = f;
+	image = q;
+	printf("/dev/mapper/%s\n", name);
+	return 0;
+}
+
+static int do_adopt(char *args, struct blk_error *e)
+{
+	struct blk_kdev *list;
+	char *label;
+	size_t n, i;
+	int ret;
+
+	if (!genl) {
+		ret = blk_genl_open(&genl, e);
+		if (ret)
+			return ret;
+	}
+	ret = blk_genl_list(genl, &list, &n, e);
+	if (ret)
+		return ret;
+	ret = blk_error_set(e, BLK_ERR_NOT_FOUND, ENOENT, "nothing to adopt");
+	for (i = 0; i < n; i++) {
+		if (*args && strcmp(args, list[i].name))
+			continue;
+		ret = blk_attach_adopt(list[i].dev, notify, NULL, &cur, &label,
+				       e);
+		if (!ret)
+			printf("adopted %s %s\n", list[i].name, label);
+		if (!ret)
+			free(label);
+	}
+	free(list);
+	return ret;
+}
+
+static int do_detach(char *args, struct blk_error *e)
+{
+	int ret;
+
+	(void)args;
+	ret = blk_detach(cur, e);
+	if (ret)
+		return ret;
+	if (e->msg[0])
+		printf("warning: %s\n", e->msg);
+	cur = NULL;
+	drop_image(file, image);
+	file = NULL;
+	image = NULL;
+	return 0;
+}
+
+static int do_abandon(char *args, struct blk_error *e)
+{
+	(void)args;
+	(void)e;
+	blk_attach_abandon(cur);
+	cur = NULL;
+	/* no unlock: what the kernel holds stays locked */
+	if (file) {
+		blk_qcow2_close(image);
+		blk_file_close(file);
+	}
+	image = NULL;
+	file = NULL;
+	return 0;
+}
+
+static int do_forget(char *args, struct blk_error *e)
+{
+	(void)args;
+	(void)e;
+	blk_attach_forget(cur);
+	cur = NULL;
+	drop_image(file, image);
+	file = NULL;
+	image = NULL;
+	return 0;
+}
+
+static int do_get(char *args, struct blk_error *e)
+{
+	struct blk_kdev k;
+	int ret = blk_attach_get(cur, &k, e);
+
+	(void)args;
+	if (ret)
+		return ret;
+	printf("name=%s mode=%d state=%#x error=%u granted=%llu consumed=%llu freed=%llu parked=%llu seq=%llu label=%s\n",
+	       k.name, k.mode, k.state, k.error,
+	       (unsigned long long)k.granted, (unsigned long long)k.consumed,
+	       (unsigned long long)k.freed, (unsigned long long)k.parked,
+	       (unsigned long long)k.seq, k.label);
+	return 0;
+}
+
+static int do_wait(char *args, struct blk_error *e)
+{
+	size_t i;
+	int ms;
+
+	for (i = 0; i < sizeof(news) / sizeof(news[0]); i++)
+		if (!strcmp(args, news[i].name))
+			break;
+	for (ms = 0; ms < 120000; ms += 10) {
+		if (atomic_load(&heard) & news[i].bit) {
+			atomic_fetch_and(&heard, ~news[i].bit);
+			return 0;
+		}
+		usleep(10000);
+	}
+	return blk_error_set(e, BLK_ERR_FAILED, ETIMEDOUT,
+			     "no news of \"%s\"", args);
+}
+
+static int do_sleep(char *args, struct blk_error *e)
+{
+	(void)e;
+	usleep(atoi(args) * 1000);
+	return 0;
+}
+
+static int do_sh(char *args, struct blk_error *e)
+{
+	int rc;
+
+	fflush(stdout);
+	rc = system(args);
+	return rc ? blk_error_set(e, BLK_ERR_FAILED, EIO, "exit status %#x",
+				  rc) : 0;
+}
+
+static int do_kill(char *args, struct blk_error *e)
+{
+	(void)args;
+	(void)e;
+	fflush(stdout);
+	kill(getpid(), SIGKILL);
+	return 0;
+}
+
+static int step(char *line, struct blk_error *e);
+
+static int do_fails(char *args, struct blk_error *e)
+{
+	struct blk_error why = { 0 };
+
+	if (!step(args, &why))
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				     "it did not fail: %s", args);
+	printf("%s: %s%s%s\n", blk_error_code(why.cls), why.msg,
+	       why.hint[0] ? "; hint: " : "", why.hint);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*fn)(char *args, struct blk_error *e);
+} verbs[] = {
+	{ "attach", do_attach }, { "adopt", do_adopt },
+	{ "detach", do_detach }, { "abandon", do_abandon },
+	{ "forget", do_forget }, { "get", do_get }, { "wait", do_wait },
+	{ "sleep", do_sleep }, { "sh", do_sh }, { "kill", do_kill },
+	{ "fails", do_fails },
+};
+
+static int step(char *line, struct blk_error *e)
+{
+	size_t n = strcspn(line, " "), i;
+	char *args = line[n] ? line + n + 1 : line + n;
+
+	for (i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (strlen(verbs[i].name) == n &&
+		    !strncmp(line, verbs[i].name, n))
+			return verbs[i].fn(args, e);
+	return blk_error_set(e, BLK_ERR_USAGE, EINVAL, "no such step: %s",
+			     line);
+}
+
+int main(int argc, char **argv)
+{
+	int i;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	for (i = 1; i < argc; i++) {
+		struct blk_error e = { 0 };
+
+		if (!step(argv[i], &e))
+			continue;
+		printf("step \"%s\" failed: %s: %s%s%s\n", argv[i],
+		       blk_error_code(e.cls), e.msg,
+		       e.hint[0] ? "; hint: " : "", e.hint);
+		return 1;
+	}
+	return 0;
+}

@@ -177,7 +177,10 @@ static void test_compressed(void)
 	int n = 0;
 	bool was, ok;
 
-	ok = !sh("truncate -s 4M zero.raw && head -c 1M /dev/urandom | tr '\\0-\\377' 'a-d' | dd of=zero.raw conv=notrunc status=none && rm -f i.qcow2 && qemu-img convert -c -O qcow2 zero.raw i.qcow2") &&
+	ok = !sh("truncate -s 4M zero.raw && head -c 1M /dev/urandom | "
+		 "tr '\\0-\\377' 'a-d' | "
+		 "dd of=zero.raw conv=notrunc status=none && rm -f i.qcow2 && "
+		 "qemu-img convert -c -O qcow2 zero.raw i.qcow2") &&
 		img_attach(&i, "i.qcow2", &was);
 	l2 = ok ? img_be64(&i, i.h->l1_table_offset) & QCOW2_OFFSET_MASK : 0;
 	for (uint64_t k = 0; k < 64 && ok; k++) {
@@ -205,20 +208,23 @@ static void test_hostile_refcounts(void)
 	bool ok;
 
 	ok = create("", "1G") &&
-		!sh("printf '\\0\\0' | dd of=i.qcow2 bs=1 seek=131072 conv=notrunc status=none") &&
+		!sh("printf '\\0\\0' | "
+		    "dd of=i.qcow2 bs=1 seek=131072 conv=notrunc status=none") &&
 		img_attach(&i, "i.qcow2", &was);
 	ksft_test_result(ok && blk_qcow2_alloc(i.q, 65536, &run, &n, &i.e) ==
 			 -EUCLEAN && !n, "a header with refcount 0: %s",
 			 i.e.msg);
 	img_close(&i);
 	ok = create("", "1G") &&
-		!sh("printf '\\0\\0\\0\\0\\0\\003\\0\\0' | dd of=i.qcow2 bs=1 seek=65536 conv=notrunc status=none") &&
+		!sh("printf '\\0\\0\\0\\0\\0\\003\\0\\0' | "
+		    "dd of=i.qcow2 bs=1 seek=65536 conv=notrunc status=none") &&
 		img_open(&i, "i.qcow2");
 	ksft_test_result(ok && blk_qcow2_mark(i.q, &was, &i.e) == -EUCLEAN,
 			 "a refcount block on the L1 table: %s", i.e.msg);
 	img_close(&i);
 	ok = create("", "1G") &&
-		!sh("printf '\\0\\0\\0\\0\\0\\002\\0\\1' | dd of=i.qcow2 bs=1 seek=65536 conv=notrunc status=none") &&
+		!sh("printf '\\0\\0\\0\\0\\0\\002\\0\\1' | "
+		    "dd of=i.qcow2 bs=1 seek=65536 conv=notrunc status=none") &&
 		img_open(&i, "i.qcow2");
 	ksft_test_result(ok && blk_qcow2_can_attach(i.q, true, &i.e) ==
 			 -EUCLEAN && !blk_qcow2_can_attach(i.q, false, &i.e),
@@ -227,24 +233,39 @@ static void test_hostile_refcounts(void)
 	img_close(&i);
 }
 
+/* Cluster 4 becomes a block of the far future; all near clusters are taken. */
+static bool create_far(void)
+{
+	return create("", "1G") &&
+		!sh("head -c 65536 /dev/zero | tr '\\0' '\\1' | "
+		    "dd of=i.qcow2 bs=64k seek=2 conv=notrunc status=none") &&
+		!sh("truncate -s 320k i.qcow2 && printf '\\0\\1' | "
+		    "dd of=i.qcow2 bs=64k seek=4 conv=notrunc status=none") &&
+		!sh("printf '\\0\\0\\0\\0\\0\\4\\0\\0' | "
+		    "dd of=i.qcow2 bs=8 seek=%d conv=notrunc status=none",
+		    8192 + 4000);
+}
+
 /* Refcounts that claim a place far behind the end cost no space for the gap. */
 static void test_far_refcounts(void)
 {
 	struct stat st = { 0 };
+	uint64_t leaks = 0;
 	struct img i;
-	bool was;
-	bool ok = create("", "1G") &&
-		!sh("head -c 65536 /dev/zero | tr '\\0' '\\1' | dd of=i.qcow2 bs=64k seek=2 conv=notrunc status=none") &&
-		!sh("truncate -s 320k i.qcow2 && printf '\\0\\1' | dd of=i.qcow2 bs=64k seek=4 conv=notrunc status=none") &&
-		!sh("printf '\\0\\0\\0\\0\\0\\4\\0\\0' | dd of=i.qcow2 bs=8 seek=%d conv=notrunc status=none",
-		    8192 + 4000) &&
-		img_attach(&i, "i.qcow2", &was) && img_grant(&i, 1 << 20) &&
+	bool was, stop = false;
+	bool ok = create_far() && img_attach(&i, "i.qcow2", &was) &&
+		!blk_qcow2_scan_begin(i.q, &i.e) && img_grant(&i, 1 << 20) &&
 		!stat("i.qcow2", &st);
 
 	ksft_test_result(ok && i.grant[0].offset == (2ULL << 30) + 65536 &&
 			 st.st_blocks < 40 << 11 && grants_ok(&i),
 			 "refcounts far behind the end: %lld blocks for %lld bytes",
 			 (long long)st.st_blocks, (long long)st.st_size);
+	ok = ok && !blk_qcow2_scan_run(i.q, &stop, &i.e) &&
+		!blk_qcow2_scan_end(i.q, &leaks, &i.e) &&
+		leaks == 32768 - 5;
+	ksft_test_result(ok && !img_check("i.qcow2").corruptions,
+			 "a scan that a new refcount block came into");
 	img_close(&i);
 }
 

@@ -269,7 +269,9 @@ static void test_life(const char *opts, const char *fill, uint64_t grant,
 	struct img i;
 
 	forget_log();
-	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 64M && qemu-io -f qcow2 -c '%s' i.qcow2 >/dev/null && cp i.qcow2 base.qcow2",
+	ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s i.qcow2 64M && "
+		 "qemu-io -f qcow2 -c '%s' i.qcow2 >/dev/null && "
+		 "cp i.qcow2 base.qcow2",
 		 opts, fill) && img_open(&i, "i.qcow2");
 	if (ok) {
 		cs = i.cs;

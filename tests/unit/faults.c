@@ -120,7 +120,8 @@ static bool one_fault(long at, bool ever, int err, uint64_t grant, long *n)
 static void test_faults(const char *opts, const char *fill, uint64_t grant,
 			int err)
 {
-	bool ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s base.qcow2 64M && qemu-io -f qcow2 -c '%s' base.qcow2 >/dev/null",
+	bool ok = !sh("rm -f *.qcow2; qemu-img create -q -f qcow2 %s base.qcow2 64M && "
+		      "qemu-io -f qcow2 -c '%s' base.qcow2 >/dev/null",
 		      opts, fill);
 	long k = 0, n = 1, ignored;
 

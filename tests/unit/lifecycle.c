@@ -73,7 +73,8 @@ static void test_mark(const char *opts)
 	img_close(&i);
 	ok = ok && img_attach(&i, "i.qcow2", &was) && was;
 	img_close(&i);
-	ok = ok && !sh("qemu-img amend -f qcow2 -o lazy_refcounts=on i.qcow2 && qemu-img amend -f qcow2 -o lazy_refcounts=off i.qcow2") &&
+	ok = ok && !sh("qemu-img amend -f qcow2 -o lazy_refcounts=on i.qcow2 && "
+		    "qemu-img amend -f qcow2 -o lazy_refcounts=off i.qcow2") &&
 		img_attach(&i, "i.qcow2", &was) && was &&
 		img_ok(&i, blk_qcow2_unmark(i.q, &i.e), "unmark");
 	img_close(&i);
@@ -89,7 +90,8 @@ static void test_mark_backing(const char *opts, uint64_t name_at)
 	struct img i;
 	bool was = true, ok;
 
-	ok = !sh("rm -f i.qcow2; qemu-img create -q -f raw base.raw 16M; qemu-img create -q -f qcow2 %s -b base.raw -F raw i.qcow2 16M",
+	ok = !sh("rm -f i.qcow2; qemu-img create -q -f raw base.raw 16M; "
+		 "qemu-img create -q -f qcow2 %s -b base.raw -F raw i.qcow2 16M",
 		 opts) && img_open(&i, "i.qcow2");
 	if (ok && name_at) {
 		/* an old image: no extensions, the name behind the header */
@@ -126,7 +128,9 @@ static void test_mark_full(void)
 
 	memset(name, 'n', 290);
 	strcpy(name + 240, ".raw");
-	ok = !sh("rm -f i.qcow2; qemu-img create -q -f raw %s 16M && qemu-img create -q -f qcow2 -o cluster_size=512 -b %s -F raw i.qcow2 16M && cp i.qcow2 before.qcow2",
+	ok = !sh("rm -f i.qcow2; qemu-img create -q -f raw %s 16M && "
+		 "qemu-img create -q -f qcow2 -o cluster_size=512 -b %s "
+		 "-F raw i.qcow2 16M && cp i.qcow2 before.qcow2",
 		 name, name) && img_open(&i, "i.qcow2");
 	if (ok) {
 		/* a long unknown extension in front of the name */
@@ -155,7 +159,8 @@ static void test_autoclear(void)
 	struct img i;
 	bool was;
 	bool ok = create("", "16M") &&
-		!sh("printf '\\377\\377\\377\\377\\377\\377\\377\\377' | dd of=i.qcow2 bs=1 seek=88 conv=notrunc status=none") &&
+		!sh("printf '\\377\\377\\377\\377\\377\\377\\377\\377' | "
+		    "dd of=i.qcow2 bs=1 seek=88 conv=notrunc status=none") &&
 		img_attach(&i, "i.qcow2", &was) &&
 		img_be64(&i, 88) == QCOW2_AUTOCLEAR_DATA_FILE_RAW;
 
@@ -269,7 +274,12 @@ static void test_scan_snapshots(void)
 	bool ok, was = false;
 
 	ok = create("", "256M") &&
-		!sh("qemu-io -f qcow2 -c 'write -P 1 0 2M' i.qcow2 >/dev/null && qemu-img snapshot -c a i.qcow2 && qemu-io -f qcow2 -c 'write -P 2 1M 2M' i.qcow2 >/dev/null && qemu-img snapshot -c b i.qcow2 && qemu-img bitmap --add i.qcow2 b0 && qemu-img bitmap --add -g 512 i.qcow2 b1") &&
+		!sh("qemu-io -f qcow2 -c 'write -P 1 0 2M' i.qcow2 >/dev/null && "
+		    "qemu-img snapshot -c a i.qcow2 && "
+		    "qemu-io -f qcow2 -c 'write -P 2 1M 2M' i.qcow2 >/dev/null && "
+		    "qemu-img snapshot -c b i.qcow2 && "
+		    "qemu-img bitmap --add i.qcow2 b0 && "
+		    "qemu-img bitmap --add -g 512 i.qcow2 b1") &&
 		img_open(&i, "i.qcow2");
 	ksft_test_result(ok && blk_qcow2_can_attach(i.q, true, &i.e) < 0 &&
 			 !blk_qcow2_can_attach(i.q, false, &i.e),

@@ -111,7 +111,7 @@ void blk_qcow2_set_ops(struct blk_qcow2 *q, const struct blk_qcow2_ops *ops,
  * promises (space is fallocated inside the file's size).  First fit from the
  * lowest free cluster that is not known to be in use, long runs preferred;
  * reused clusters are punched and fallocated again.  New refcount blocks and a
- * larger refcount table are made as needed in QEMU's order (QEMU-SPEC O7, O8),
+ * larger refcount table are made as needed in QEMU's order,
  * refcount widths 1..64.  Fewer bytes than wanted may come back.
  * Return: -ENOSPC: nothing could be had (host full, device's end, format's end).
  */
@@ -141,7 +141,7 @@ int blk_qcow2_trim(struct blk_qcow2 *q, struct blk_error *e);
 bool blk_qcow2_leaked(struct blk_qcow2 *q);
 
 /*
- * Leak scan (DESIGN-RULES 5).  Begin it before the first alloc() after an
+ * Leak scan.  Begin it before the first alloc() after an
  * attach (or right after TAKE_GRANTS and a COMMIT at adoption): candidates are clusters
  * whose refcount is larger than their references; everything that alloc()
  * gave out or release() dropped since the beginning is no candidate.
@@ -159,7 +159,8 @@ int blk_qcow2_scan_run(struct blk_qcow2 *q, const volatile bool *stop,
  * blk_qcow2_scan_end - lower the refcounts of the candidates that are left
  * Call it after COMMIT and TAKE_FREED have ended and the freed runs were
  * release()d.  @leaks: clusters given back.  Only clusters that no table refers to
- * and whose COPIED bits stay right are lowered (DESIGN-RULES 30).
+ * and whose COPIED bits stay right are lowered (a count of 1 asks for COPIED,
+ * in a table that the kernel owns).
  */
 int blk_qcow2_scan_end(struct blk_qcow2 *q, uint64_t *leaks,
 		       struct blk_error *e);

@@ -257,6 +257,7 @@ static int add_block(struct picker *p, uint64_t idx, struct blk_slot **s)
 	if (ret < 0)
 		return ret;
 	blk_slot_set(q, *s, c & block_mask(q), 1);
+	blk_scan_touch(q, c, 1);
 	p->new_blocks++;
 	note_range(p, c, c + 1);
 	return 0;

@@ -245,7 +245,8 @@ int blk_qcow2_pad(struct blk_qcow2 *q, bool writable, struct blk_error *e)
 	if (ret < 0) {
 		blk_q_io_error(q, e, ret, "extend the file to whole clusters");
 		if (!writable)
-			blk_error_hint(e, "its size is no multiple of 512 bytes, and a loop device would cut off the end");
+			blk_error_hint(e,
+				       "its size is no multiple of 512 bytes: a loop device would cut off the end");
 		return ret;
 	}
 	if (q->ready)

@@ -297,6 +297,23 @@ static void add_metadata(struct blk_qcow2 *q, struct blk_scan *s)
 	}
 }
 
+/*
+ * The tables that the scan will read are not given out, also those that are
+ * younger than the list of metadata.
+ */
+static int protect_l2_tables(struct blk_qcow2 *q, const struct blk_scan *s)
+{
+	for (uint32_t i = 0; s->l1 && i < q->h.l1_size; i++) {
+		uint64_t off = s->l1[i] & QCOW2_OFFSET_MASK;
+		int ret = off ? blk_meta_add(&q->meta, off, q->cs,
+					     BLK_META_ACTIVE_L2) : 0;
+
+		if (ret < 0 && ret != -EUCLEAN)	/* on the list already */
+			return ret;
+	}
+	return 0;
+}
+
 static int alloc_scan(struct blk_qcow2 *q, struct blk_scan *s)
 {
 	s->touched = calloc(s->n / 8 + 1, 1);
@@ -350,6 +367,9 @@ int blk_qcow2_scan_begin(struct blk_qcow2 *q, struct blk_error *e)
 	else if (q->h.l1_size)
 		ret = blk_walk_l1(q, q->h.l1_table_offset, q->h.l1_size,
 				  &s->l1, e);
+	if (!ret && protect_l2_tables(q, s) < 0)
+		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				    "out of memory");
 	if (ret < 0) {
 		if (s)
 			free_scan(s);

@@ -78,11 +78,11 @@ static void check_module(struct cli *cli, struct finding *f)
 			 sizeof(version));
 	if (module_loaded()) {
 		f->ok = !*version || !strcmp(version, BLKCTL_VERSION);
-		snprintf(f->text, sizeof(f->text),
-			 "%s %s is loaded, these programs are " BLKCTL_VERSION,
-			 MODULE_NAME, *version ? version : "(no version)");
-		f->hint = "remove all devices, then: modprobe -r " MODULE_NAME
-			  " && modprobe " MODULE_NAME;
+		snprintf(f->text, sizeof(f->text), "%s %s%sis loaded",
+			 MODULE_NAME, version, *version ? " " : "");
+		f->hint = "it is not of version " BLKCTL_VERSION
+			  " as the programs are: remove all devices, then modprobe -r "
+			  MODULE_NAME " && modprobe " MODULE_NAME;
 		return;
 	}
 	f->ok = module_installed(u.release);

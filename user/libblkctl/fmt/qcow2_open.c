@@ -19,7 +19,7 @@ int blk_q_corrupt(const struct blk_qcow2 *q, struct blk_error *e,
 {
 	blk_error_set(e, BLK_ERR_FAILED, EUCLEAN, "the image '%s' is damaged: %s",
 		      q->f->path, why);
-	blk_error_hint(e, "see what \"blkctl image check\" or \"qemu-img check\" says");
+	blk_error_hint(e, "see what \"qemu-img check\" says");
 	return -EUCLEAN;
 }
 

@@ -117,6 +117,10 @@ if [ "${1-}" != --host ] && [ -z "${VM_GUEST-}" ]; then
 		"$here/demo.sh"
 fi
 
+if [ "$(id -u)" != 0 ]; then
+	echo "demo: makes and mounts devices, so it needs root" >&2
+	exit 1
+fi
 dir=$(mktemp -d "${VM_SCRATCH:-/var/tmp}/dm-qcow-demo.XXXXXX") || exit 1
 trap clean_up EXIT
 say "Kernel $(uname -r), $(blkctl --version)"

@@ -320,7 +320,7 @@ static void test_repair(const char *opts)
 
 int main(void)
 {
-	img_start();
+	img_start_fast();
 	sh("truncate -s 64k base.raw");
 	test_life("", "length", 1 << 20, 2, 1);
 	test_life("-b base.raw -F raw", "length", 200 << 10, 2, 1);

@@ -135,7 +135,7 @@ static void test_faults(const char *opts, const char *fill, uint64_t grant,
 
 int main(void)
 {
-	img_start();
+	img_start_fast();
 	test_faults("", "length", 1 << 20, -EIO);
 	test_faults("", "length", 1 << 20, -ENOSPC);
 	test_faults("-o cluster_size=4k,refcount_bits=64", "write 0 2020k",

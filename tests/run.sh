@@ -158,7 +158,7 @@ releases() {
 	for k in "${kernels[@]}"; do release_of "$k"; done
 }
 
-# Builds from nothing, and without a word from the compiler.
+# Builds without a word from the compiler.
 build_clean() {
 	local log
 	log=$("$@" 2>&1) || { echo "$log"; return 1; }

@@ -46,7 +46,7 @@ check-kdir:
 		echo "hint: scripts/install-deps, or make user" >&2; exit 1; }
 
 sparse: | check-kdir
-	+@tests/sparse $(KVER) $(KDIR)
+	@tests/sparse $(KVER) $(KDIR)
 
 # --- userspace --------------------------------------------------------------
 
@@ -137,9 +137,9 @@ $(U)/fuzz/%: tests/fuzz/%.c $(if $(libsrc),$(U)/libblkctl.a) Makefile
 		-fsanitize=fuzzer -o $@ $< $(filter %.a,$^) $(PKG_LIBS)
 
 unit:
-	+@tests/run.sh --only unit
+	@tests/run.sh --only unit
 fuzz:
-	+@tests/run.sh --only fuzz
+	@tests/run.sh --only fuzz
 
 # --- installation -------------------------------------------------------------
 
@@ -195,20 +195,20 @@ dkms: dkms-source
 # --- tests ----------------------------------------------------------------------
 
 check:
-	+@scripts/install-deps
-	+@tests/run.sh
+	@scripts/install-deps
+	@tests/run.sh
 
 lint:
-	+@tests/run.sh --only lint
+	@tests/run.sh --only lint
 
 demo:
-	+@scripts/install-deps
+	@scripts/install-deps
 	+@$(if $(HOST),$(MAKE) -s install && tests/demo/demo.sh --host,\
 		tests/demo/demo.sh)
 
 bench:
-	+@scripts/install-deps
-	+@tests/bench/run
+	@scripts/install-deps
+	@tests/bench/run
 
 clean:
 	rm -rf build

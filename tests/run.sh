@@ -20,6 +20,8 @@ USAGE
 TESTS=$(dirname "$(readlink -f "$0")")
 REPO=$(dirname "$TESTS")
 cd "$REPO" || exit 1
+# Each make below stands alone, however this was started.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 
 groups=() kernels=() filter=
 while [ $# -gt 0 ]; do

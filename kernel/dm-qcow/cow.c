@@ -76,8 +76,7 @@ static void fill_put(struct qcow_fill *f)
 			    (qcow_bio_guest(bio) & (f->img->cluster_size - 1)));
 		return;
 	}
-	bio->bi_status = BLK_STS_IOERR;
-	bio_endio(bio);
+	qcow_bio_end(bio, BLK_STS_IOERR);
 }
 
 static void fill_job_done(int read_err, unsigned long write_err, void *context)

@@ -41,6 +41,12 @@ static inline struct qcow_io *qcow_io(struct bio *bio)
 	return dm_per_bio_data(bio, sizeof(struct qcow_io));
 }
 
+static inline void qcow_bio_end(struct bio *bio, blk_status_t status)
+{
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
 static inline u64 qcow_bio_guest(const struct bio *bio)
 {
 	return bio->bi_iter.bi_sector << SECTOR_SHIFT;

@@ -71,12 +71,6 @@ static void bios_take(struct qcow_device *dev, struct bio_list *from,
 	spin_unlock_irqrestore(&dev->bio_lock, flags);
 }
 
-static void bio_end(struct bio *bio, blk_status_t status)
-{
-	bio->bi_status = status;
-	bio_endio(bio);
-}
-
 void qcow_parking_fail(struct qcow_device *dev, blk_status_t status)
 {
 	struct bio_list bios;
@@ -84,7 +78,7 @@ void qcow_parking_fail(struct qcow_device *dev, blk_status_t status)
 
 	bios_take(dev, &dev->parked, &bios);
 	while ((bio = bio_list_pop(&bios)))
-		bio_end(bio, status);
+		qcow_bio_end(bio, status);
 }
 
 void qcow_parking_unthrottle(struct qcow_device *dev)
@@ -155,7 +149,7 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio)
 		if (status == BLK_STS_NOSPC)
 			qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE,
 					     -ENOSPC);
-		bio_end(bio, status);
+		qcow_bio_end(bio, status);
 		return;
 	}
 	trace_qcow_park(dev->nr, dev->nr_parked);
@@ -217,7 +211,7 @@ void qcow_bios_resume(struct bio_list *bios, blk_status_t status)
 
 	while ((bio = bio_list_pop(bios))) {
 		if (status)
-			bio_end(bio, status);
+			qcow_bio_end(bio, status);
 		else
 			qcow_device_defer(qcow_io(bio)->t->dev, bio);
 	}
@@ -232,6 +226,6 @@ void qcow_bios_end(struct bio_list *bios, blk_status_t status)
 		/* a FUA bio ends for the second time: its accounting was done */
 		bio_clear_flag(bio, BIO_QOS_THROTTLED);
 		bio_clear_flag(bio, BIO_QOS_MERGED);
-		bio_end(bio, status);
+		qcow_bio_end(bio, status);
 	}
 }

@@ -24,12 +24,6 @@
 #include "trace.h"
 #include "worker.h"
 
-static void bio_end(struct bio *bio, blk_status_t status)
-{
-	bio->bi_status = status;
-	bio_endio(bio);
-}
-
 void qcow_submit(struct qcow_image *img, struct bio *bio, u64 host)
 {
 	WARN_ON_ONCE(!qcow_io(bio)->img);
@@ -49,7 +43,7 @@ static void read_cut(struct qcow_image *img, struct bio *bio, u64 host)
 	if (bio->bi_iter.bi_size)
 		qcow_submit(img, bio, host);
 	else
-		bio_end(bio, BLK_STS_OK);
+		qcow_bio_end(bio, BLK_STS_OK);
 }
 
 /* L1 entry of a guest offset; only this worker changes it. */
@@ -107,7 +101,7 @@ static void process_read(struct qcow_device *dev, struct qcow_image *img,
 	switch (found) {
 	case QCOW_FOUND_ZERO:
 		zero_fill_bio(bio);
-		bio_end(bio, BLK_STS_OK);
+		qcow_bio_end(bio, BLK_STS_OK);
 		break;
 	case QCOW_FOUND_MISS:
 		load(dev, img, bio);
@@ -115,7 +109,7 @@ static void process_read(struct qcow_device *dev, struct qcow_image *img,
 	default:
 		pr_err_ratelimited("%pg: guest offset %llu is a compressed cluster, which is not supported\n",
 				   img->bdev, qcow_bio_guest(bio));
-		bio_end(bio, BLK_STS_NOTSUPP);
+		qcow_bio_end(bio, BLK_STS_NOTSUPP);
 	}
 }
 
@@ -168,7 +162,7 @@ static void process_alloc(struct qcow_device *dev, struct qcow_image *img,
 	default:
 		pr_err_ratelimited("%pg: guest offset %llu: writing to compressed clusters and shared L2 tables is not supported\n",
 				   img->bdev, qcow_bio_guest(bio));
-		bio_end(bio, BLK_STS_NOTSUPP);
+		qcow_bio_end(bio, BLK_STS_NOTSUPP);
 	}
 }
 
@@ -207,7 +201,7 @@ static void process_write(struct qcow_device *dev, struct qcow_image *img,
 	bool no_slice;
 
 	if (READ_ONCE(dev->mode) >= DM_QCOW_MODE_READ_ONLY) {
-		bio_end(bio, BLK_STS_IOERR);
+		qcow_bio_end(bio, BLK_STS_IOERR);
 		return;
 	}
 	if (qcow_dirty_over(img)) {

@@ -52,5 +52,6 @@ module_init(qcow_init);
 module_exit(qcow_exit);
 
 MODULE_DESCRIPTION("device-mapper target for qcow2 images");
+MODULE_VERSION("0.1.0");
 MODULE_LICENSE("GPL");
 MODULE_ALIAS("dm-qcow");

@@ -215,12 +215,36 @@ static inline void epoch_end(struct qcow_io *io)
 	io->img = NULL;
 }
 
+/*
+ * A bio with REQ_NOWAIT is served whole or not at all, as in the block layer:
+ * if a later part of it met a full queue below, the error would come when the
+ * first part is on its way and nobody tries again.  So the submitter is told
+ * before anything has begun, and comes back without the flag.
+ */
+static inline bool splits_nowait(const struct bio *bio, u64 len)
+{
+	return len < bio->bi_iter.bi_size && bio->bi_opf & REQ_NOWAIT;
+}
+
+static int map_again(struct bio *bio)
+{
+	bio_wouldblock_error(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+static inline u64 cluster_rest(const struct qcow_image *img, u64 guest)
+{
+	return img->cluster_size - (guest & (img->cluster_size - 1));
+}
+
 /* To the worker, no more than the rest of one cluster. */
 static int map_defer(struct qcow_target *t, struct bio *bio, u64 guest)
 {
-	u32 cs = t->img->cluster_size;
+	u64 len = cluster_rest(t->img, guest);
 
-	accept(bio, cs - (guest & (cs - 1)));
+	if (splits_nowait(bio, len))
+		return map_again(bio);
+	accept(bio, len);
 	bio->bi_opf &= ~(REQ_NOWAIT | REQ_POLLED);
 	qcow_stat_inc(t->dev->stats, deferred);
 	qcow_device_defer(t->dev, bio);
@@ -246,6 +270,10 @@ static int map_read(struct qcow_target *t, struct bio *bio, struct qcow_io *io)
 	epoch_begin(io, img);
 	found = qcow_lookup(img, guest, false, &x);
 	rcu_read_unlock();
+	if (splits_nowait(bio, x.len)) {
+		epoch_end(io);
+		return map_again(bio);
+	}
 	if (likely(found == QCOW_FOUND_HOST) &&
 	    likely(x.host + x.len <= bdev_nr_bytes(img->bdev))) {
 		accept(bio, x.len);
@@ -262,10 +290,11 @@ static int map_read(struct qcow_target *t, struct bio *bio, struct qcow_io *io)
 }
 
 /* A write that needs a cluster, in the RCU section of its look-up. */
-static bool map_alloc(struct qcow_target *t, struct qcow_io *io, u64 guest,
-		      struct qcow_extent *x)
+static bool map_alloc(struct qcow_target *t, struct bio *bio,
+		      struct qcow_io *io, u64 guest, struct qcow_extent *x)
 {
-	if (!x->slice || qcow_dirty_over(t->img))
+	if (!x->slice || qcow_dirty_over(t->img) ||
+	    splits_nowait(bio, cluster_rest(t->img, guest)))
 		return false;
 	return qcow_alloc(t->dev, io, guest, x, NULL) == QCOW_ALLOC_OK;
 }
@@ -284,13 +313,18 @@ static int map_write(struct qcow_target *t, struct bio *bio,
 	rcu_read_lock();
 	epoch_begin(io, img);
 	mapped = qcow_lookup(img, guest, true, &x) == QCOW_FOUND_HOST;
+	if (mapped && splits_nowait(bio, x.len)) {
+		rcu_read_unlock();
+		epoch_end(io);
+		return map_again(bio);
+	}
 	if (likely(mapped)) {
 		smp_rmb();	/* entries before the slice's state */
 		if (bio->bi_opf & REQ_FUA)
 			durable = !(READ_ONCE(x.slice->state) &
 				    (QCOW_SLICE_DIRTY | QCOW_SLICE_COMMIT));
 		qcow_stat_inc(t->dev->stats, write_mapped);
-	} else if (map_alloc(t, io, guest, &x)) {
+	} else if (map_alloc(t, bio, io, guest, &x)) {
 		durable = false;
 		qcow_stat_inc(t->dev->stats, write_alloc);
 	} else {

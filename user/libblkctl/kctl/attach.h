@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One image as one /dev/mapper device: the whole procedure of attaching,
- * feeding, adopting and detaching (DESIGN.md, "Who owns what").
+ * feeding, adopting and detaching (docs/design.md, "Who owns what").
  *
  * Threads: attach, adopt and detach block (device-mapper, fsync) and are
  * called from a worker thread, one at a time for an attachment.  Each writable

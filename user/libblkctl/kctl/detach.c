@@ -6,7 +6,7 @@
  * Owns: the order suspend, handover, take, remove, drop, trim, unmark; and
  * that the device goes on as before when a step before the removal fails.
  * Must not: edit metadata unless the kernel has handed it over clean
- * (DESIGN-RULES 9), or remove the mark while anything may be leaked.
+ * (docs/design.md, rule 9), or remove the mark while anything may be leaked.
  * Threads: the caller's.  The feeder serves until the device is suspended.
  *
  * Killed between any two steps: before the removal the next daemon adopts (and

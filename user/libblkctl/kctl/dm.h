@@ -3,7 +3,7 @@
  * Device-mapper.  dm.c is the only file that includes libdevmapper.h.
  *
  * All of these may block for long (suspend waits for I/O): never call them
- * from the thread that feeds grants (DESIGN-RULES 8).
+ * from the thread that feeds grants (docs/design.md, rule 8).
  */
 #ifndef BLK_KCTL_DM_H
 #define BLK_KCTL_DM_H

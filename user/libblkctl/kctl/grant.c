@@ -5,7 +5,7 @@
  * Owns: how much is kept granted, sequence numbers, and that each run is in
  * exactly one place: free, granted, or ours to drop.
  * Must not: allocate memory on the way of a grant, log, or issue device-mapper
- * ioctls (DESIGN-RULES 8).
+ * ioctls (docs/design.md, rule 8).
  * Threads: the feeder, or whoever has paused it (attachment.h).
  *
  * How much: the target begins at 32 MiB (at least 16 clusters) and doubles, up

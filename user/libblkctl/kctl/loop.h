@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loop devices with direct I/O under regular image files (DESIGN-RULES 7, 14,
+ * Loop devices with direct I/O under regular image files (docs/design.md, rules 7, 14,
  * 17): autoclear, block size explicit, read back and refused if the kernel
  * fell back to buffered I/O.
  */

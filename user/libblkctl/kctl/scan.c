@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The leak scan of an attachment (DESIGN-RULES 5): after a crash of the last
+ * The leak scan of an attachment (docs/design.md, rule 5): after a crash of the last
  * user, or of the daemon, clusters may be allocated that nothing refers to.
  *
  * Owns: the walking thread and the phases.

@@ -150,7 +150,8 @@ int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	o = json_pack("{s:I, s:s, s:s, s:b, s:b, s:i, s:i}", "minor",
 		      (json_int_t)(uint32_t)a->dev, "label", p->label, "path",
 		      p->file->path, "file-writable", p->file->writable,
-		      "writable", p->writable, "mode", 0, "state", 0);
+		      "writable", p->writable, "mode", 0, "state",
+		      p->writable ? (int)DM_QCOW_STATE_WRITABLE : 0);
 	path_of(path, "dev-", a->name);
 	json_dump_file(o, path, 0);
 	json_decref(o);

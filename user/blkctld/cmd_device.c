@@ -125,6 +125,15 @@ static void put_export(json_t *o, const struct export *x)
 	json_object_set_new(o, "image", image);
 }
 
+/* As the status line has it: a read-only table is "ro" whatever happened. */
+static enum dm_qcow_mode device_mode(const struct blk_kdev *k)
+{
+	if (!(k->state & DM_QCOW_STATE_WRITABLE) &&
+	    k->mode < DM_QCOW_MODE_READ_ONLY)
+		return DM_QCOW_MODE_READ_ONLY;
+	return k->mode;
+}
+
 static json_t *device(const struct blk_kdev *k, const struct export *x)
 {
 	char path[sizeof("/dev/mapper/") + sizeof(k->name)];
@@ -134,7 +143,7 @@ static json_t *device(const struct blk_kdev *k, const struct export *x)
 	blk_json_put_str(o, "name", k->name);
 	blk_json_put_str(o, "device", path);
 	blk_json_put_bool(o, "managed", x);
-	blk_json_put_str(o, "mode", kernel_mode_name(k->mode));
+	blk_json_put_str(o, "mode", kernel_mode_name(device_mode(k)));
 	put_numbers(o, k);
 	put_flags(o, k->state);
 	json_object_set_new(o, "stats", stats(&k->stats));

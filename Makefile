@@ -167,7 +167,7 @@ ifneq ($(libsrc),)
 	@$(INSTALL) -m 644 $(U)/libblkctl.so.$(SONUM) $(D)$(libdir)/libblkctl.so.$(SONUM)
 	@$(INSTALL) -m 644 $(U)/libblkctl.a $(D)$(libdir)/libblkctl.a
 	@ln -sf libblkctl.so.$(SONUM) $(D)$(libdir)/libblkctl.so
-	@cd user/libblkctl && for h in *.h */*.h; do test ! -e $$h || \
+	@cd user/libblkctl && for h in $$(ls *.h */*.h 2>/dev/null | grep -v _int); do \
 		$(INSTALL) -m 644 $$h $(D)$(includedir)/libblkctl/$$h; done
 endif
 	@$(call install_all,$(wildcard kernel/uapi/linux/*.h),$(includedir)/linux)

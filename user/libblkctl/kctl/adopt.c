@@ -127,6 +127,18 @@ static int open_below(struct blk_attachment *a, struct blk_error *e)
  * Taking stock
  */
 
+/* -EBUSY: it is just being suspended or resumed. */
+static int start_commit(struct blk_attachment *a, uint64_t until)
+{
+	int ret;
+
+	while ((ret = blk_genl_commit(a->genl, a->dev, a->session,
+				      ++a->cookie, NULL)) == -EBUSY &&
+	       blk_now_ns() < until)
+		poll(NULL, 0, COMMIT_POLL_MS);
+	return ret;
+}
+
 /* Everything that was written before now is on disk when this returns 0. */
 static int barrier(struct blk_attachment *a, bool suspended)
 {
@@ -139,7 +151,7 @@ static int barrier(struct blk_attachment *a, bool suspended)
 	if (suspended)
 		return blk_genl_handover(a->genl, a->dev, a->session, NULL,
 					 NULL);
-	ret = blk_genl_commit(a->genl, a->dev, a->session, ++a->cookie, NULL);
+	ret = start_commit(a, until);
 	while (!ret) {
 		ret = blk_genl_get(a->genl, a->dev, 0, &k, NULL);
 		if (ret || k.cookie >= a->cookie)
@@ -174,9 +186,10 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 	blk_run_list_free(&l);
 	/* without a certain state no scan: the mark stays for the next user */
 	if (ret)
-		atomic_store(&a->keep_mark, true);
+		blk_attachment_taint(a, "a commit did not succeed when the "
+				     "device was adopted");
 	else
-		blk_scan_begin(a, NULL);
+		blk_scan_begin(a);
 }
 
 static void serve(struct blk_attachment *a, bool suspended)
@@ -187,7 +200,8 @@ static void serve(struct blk_attachment *a, bool suspended)
 		return;
 	a->was_marked = true;
 	if (k.mode >= DM_QCOW_MODE_READ_ONLY) {
-		atomic_store(&a->keep_mark, true);
+		blk_attachment_taint(a, "the device had failed when it was "
+				     "adopted");
 		return;
 	}
 	take_stock(a, suspended);

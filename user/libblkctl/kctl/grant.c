@@ -95,15 +95,16 @@ int blk_grant_give(struct blk_attachment *a, const struct dm_qcow_run *runs,
 int blk_grant_drop(struct blk_attachment *a, const struct dm_qcow_run *runs,
 		   size_t n)
 {
+	struct blk_error e = { 0 };
 	int ret;
 
 	if (!n)
 		return 0;
-	ret = blk_qcow2_release(a->image, runs, n, NULL);
+	ret = blk_qcow2_release(a->image, runs, n, &e);
 	a->feeder.released = blk_now_ns();
 	if (!ret)
 		return 0;
-	atomic_store(&a->keep_mark, true);
+	blk_attachment_taint(a, e.msg);
 	if (ret == -EUCLEAN)
 		blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
 	return ret;
@@ -158,18 +159,19 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 
 	f->failed = blk_now_ns();
 	if (blk_grant_is_lost(ret)) {
-		atomic_store(&a->keep_mark, true);
+		blk_attachment_taint(a, "the kernel has ended the session");
 		return ret;
 	}
 	if (is_unsure(ret) || ret == -EALREADY) {
 		/* granted or not: nobody knows */
-		atomic_store(&a->keep_mark, true);
+		blk_attachment_taint(a, "the fate of a grant is unknown");
 		return 0;
 	}
 	if (ret == -EUCLEAN)
 		found_corrupt(a);
 	if (ret == -EUCLEAN && a->live)
-		atomic_store(&a->keep_mark, true);
+		blk_attachment_taint(a, "a cluster that is in use had the "
+				     "refcount 0");
 	else
 		blk_grant_drop(a, f->runs, n);
 	return 0;
@@ -297,7 +299,7 @@ int blk_grant_reap(struct blk_attachment *a)
 	if (ret) {
 		/* they may have left the kernel and got lost on the way */
 		if (!blk_grant_is_lost(ret))
-			atomic_store(&a->keep_mark, true);
+			blk_attachment_taint(a, "freed clusters were lost");
 		return ret;
 	}
 	if (!n)
@@ -348,7 +350,8 @@ int blk_run_list_take(struct blk_attachment *a, uint32_t what,
 		ret = blk_genl_take(a->genl, a->dev, a->session, what,
 				    &v[l->n], &n, e);
 		if (ret) {
-			atomic_store(&a->keep_mark, true);
+			blk_attachment_taint(a, "clusters that were taken "
+					     "from the kernel may be lost");
 			return ret;
 		}
 		if (!n)

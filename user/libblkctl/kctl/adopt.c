@@ -154,10 +154,13 @@ static int barrier(struct blk_attachment *a, bool suspended)
 	ret = start_commit(a, until);
 	while (!ret) {
 		ret = blk_genl_get(a->genl, a->dev, 0, &k, NULL);
-		if (ret || k.cookie >= a->cookie)
+		if (ret)
 			return ret;
+		/* first: a commit that has failed has ended, too */
 		if (k.mode >= DM_QCOW_MODE_READ_ONLY)
 			return -EROFS;
+		if (k.cookie >= a->cookie)
+			return 0;
 		if (blk_now_ns() > until)
 			return -ETIMEDOUT;
 		poll(&p, 1, COMMIT_POLL_MS);

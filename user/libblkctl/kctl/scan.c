@@ -121,17 +121,9 @@ static void end(struct blk_attachment *a)
 	blk_feeder_notify(a, BLK_ATTACH_SCANNED);
 }
 
-/*
- * A device that cannot commit keeps its leaks.  One that is just being
- * suspended is asked again, or blk_scan_finish() does without.
- */
-static void start_barrier(struct blk_attachment *a, const struct blk_kdev *k)
+/* -EBUSY: it is just being suspended; later, or blk_scan_finish() does without */
+static void start_barrier(struct blk_attachment *a)
 {
-	if (k->mode >= DM_QCOW_MODE_READ_ONLY) {
-		fail(a, "the device has failed");
-		blk_feeder_notify(a, BLK_ATTACH_SCANNED);
-		return;
-	}
 	a->scan.cookie = ++a->cookie;
 	if (!blk_genl_commit(a->genl, a->dev, a->session, a->scan.cookie,
 			     NULL))
@@ -142,8 +134,16 @@ void blk_scan_step(struct blk_attachment *a, const struct blk_kdev *k)
 {
 	int ret;
 
+	if (phase(a) != BLK_SCAN_WALKED && phase(a) != BLK_SCAN_BARRIER)
+		return;
+	/* a commit that has failed has ended, too */
+	if (k->mode >= DM_QCOW_MODE_READ_ONLY) {
+		fail(a, "the device has failed");
+		blk_feeder_notify(a, BLK_ATTACH_SCANNED);
+		return;
+	}
 	if (phase(a) == BLK_SCAN_WALKED)
-		start_barrier(a, k);
+		start_barrier(a);
 	if (phase(a) != BLK_SCAN_BARRIER || k->cookie < a->scan.cookie)
 		return;
 	while ((ret = blk_grant_reap(a)) > 0)

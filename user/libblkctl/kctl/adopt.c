@@ -127,18 +127,6 @@ static int open_below(struct blk_attachment *a, struct blk_error *e)
  * Taking stock
  */
 
-/* -EBUSY: it is just being suspended or resumed. */
-static int start_commit(struct blk_attachment *a, uint64_t until)
-{
-	int ret;
-
-	while ((ret = blk_genl_commit(a->genl, a->dev, a->session,
-				      ++a->cookie, NULL)) == -EBUSY &&
-	       blk_now_ns() < until)
-		poll(NULL, 0, COMMIT_POLL_MS);
-	return ret;
-}
-
 /* Everything that was written before now is on disk when this returns 0. */
 static int barrier(struct blk_attachment *a, bool suspended)
 {
@@ -151,16 +139,13 @@ static int barrier(struct blk_attachment *a, bool suspended)
 	if (suspended)
 		return blk_genl_handover(a->genl, a->dev, a->session, NULL,
 					 NULL);
-	ret = start_commit(a, until);
+	ret = blk_genl_commit(a->genl, a->dev, a->session, ++a->cookie, NULL);
 	while (!ret) {
 		ret = blk_genl_get(a->genl, a->dev, 0, &k, NULL);
-		if (ret)
+		if (ret || k.cookie >= a->cookie)
 			return ret;
-		/* first: a commit that has failed has ended, too */
 		if (k.mode >= DM_QCOW_MODE_READ_ONLY)
 			return -EROFS;
-		if (k.cookie >= a->cookie)
-			return 0;
 		if (blk_now_ns() > until)
 			return -ETIMEDOUT;
 		poll(&p, 1, COMMIT_POLL_MS);
@@ -189,10 +174,9 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 	blk_run_list_free(&l);
 	/* without a certain state no scan: the mark stays for the next user */
 	if (ret)
-		blk_attachment_taint(a, "a commit did not succeed when the "
-				     "device was adopted");
+		atomic_store(&a->keep_mark, true);
 	else
-		blk_scan_begin(a);
+		blk_scan_begin(a, NULL);
 }
 
 static void serve(struct blk_attachment *a, bool suspended)
@@ -203,8 +187,7 @@ static void serve(struct blk_attachment *a, bool suspended)
 		return;
 	a->was_marked = true;
 	if (k.mode >= DM_QCOW_MODE_READ_ONLY) {
-		blk_attachment_taint(a, "the device had failed when it was "
-				     "adopted");
+		atomic_store(&a->keep_mark, true);
 		return;
 	}
 	take_stock(a, suspended);

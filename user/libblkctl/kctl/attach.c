@@ -296,7 +296,7 @@ static int grant_up(struct attaching *w, struct blk_error *e)
 
 	/* a scan that cannot begin leaves the mark, and is tried next time */
 	if (w->a->was_marked)
-		blk_scan_begin(w->a);
+		blk_scan_begin(w->a, NULL);
 	ret = first_grant(w->a, e);
 	if (ret)
 		grant_down(w);

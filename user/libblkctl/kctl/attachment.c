@@ -9,7 +9,6 @@
  * blk_attach_get() may be called from any thread.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -69,15 +68,6 @@ void blk_attachment_connect(struct blk_attachment *a)
 	};
 
 	blk_qcow2_set_ops(a->image, &ops, a);
-}
-
-void blk_attachment_taint(struct blk_attachment *a, const char *why)
-{
-	pthread_mutex_lock(&a->feeder.lock);
-	if (!atomic_load(&a->keep_mark))
-		snprintf(a->why, sizeof(a->why), "%s", why);
-	atomic_store(&a->keep_mark, true);
-	pthread_mutex_unlock(&a->feeder.lock);
 }
 
 void blk_attachment_session(struct blk_attachment *a)

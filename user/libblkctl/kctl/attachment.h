@@ -23,7 +23,6 @@
 
 #define BLK_DM_NAME_MAX	128
 #define BLK_DM_UUID_MAX	129
-#define BLK_WHY_MAX	160
 
 /**
  * enum blk_scan_phase - the leak scan
@@ -95,7 +94,6 @@ struct blk_attachment {
 	bool live;		/* has been resumed */
 	bool was_marked;
 	atomic_bool keep_mark;	/* something may have leaked */
-	char why[BLK_WHY_MAX];	/* the first reason for it */
 	bool own;		/* @file and @image are ours: adopted */
 	struct blk_file *file;
 	struct blk_qcow2 *image;
@@ -116,8 +114,6 @@ struct blk_attachment *blk_attachment_new(struct blk_file *file,
 					  struct blk_qcow2 *image);
 /* Frees memory, sockets and descriptors; the threads are stopped. */
 void blk_attachment_free(struct blk_attachment *a);
-/* Something may have leaked: the mark stays.  @why: for the user */
-void blk_attachment_taint(struct blk_attachment *a, const char *why);
 /* A session has begun. */
 void blk_attachment_session(struct blk_attachment *a);
 /* Connects the image's allocator with the kernel (claims, loop size). */
@@ -173,7 +169,7 @@ int blk_run_list_take(struct blk_attachment *a, uint32_t what,
 void blk_run_list_free(struct blk_run_list *l);
 
 /* scan.c */
-void blk_scan_begin(struct blk_attachment *a);
+int blk_scan_begin(struct blk_attachment *a, struct blk_error *e);
 void blk_scan_start(struct blk_attachment *a);
 void blk_scan_stop(struct blk_attachment *a);
 /* The feeder's part: the barrier, and the end.  @k: a fresh look. */

@@ -145,7 +145,7 @@ static int collect(struct detaching *d, struct blk_error *e)
 	ret = blk_genl_handover(a->genl, a->dev, a->session, NULL, e);
 	if (ret && d->failed && !blk_grant_is_lost(ret)) {
 		/* its writes and flushes have failed since: no news */
-		blk_attachment_taint(a, "the device had failed");
+		atomic_store(&a->keep_mark, true);
 		return 0;
 	}
 	if (ret == -EIO)
@@ -161,9 +161,7 @@ static int collect(struct detaching *d, struct blk_error *e)
 	if (ret)
 		return ret;
 	if (k.state & (DM_QCOW_STATE_LEAKED | DM_QCOW_STATE_CORRUPT))
-		blk_attachment_taint(a, k.state & DM_QCOW_STATE_CORRUPT ?
-				     "the kernel found bad metadata" :
-				     "the kernel lost track of clusters");
+		atomic_store(&a->keep_mark, true);
 	d->clean = true;
 	return 0;
 }
@@ -207,11 +205,11 @@ static int settle(struct detaching *d, struct blk_error *e)
 		ret = blk_qcow2_unmark(a->image, NULL);
 	err = blk_file_flush(a->file);
 	ret = ret ? ret : err;
-	if (ret || atomic_load(&a->keep_mark))
+	if (ret)
 		blk_error_set(e, BLK_ERR_FAILED, -ret,
-			      "unused clusters of %s may be left for the next "
-			      "attachment to find: %s", a->file->path,
-			      a->why[0] ? a->why : strerror(-ret));
+			      "unused clusters of %s could not all be given "
+			      "back: %s; the next attach tries again",
+			      a->file->path, strerror(-ret));
 	return ret;
 }
 

@@ -59,7 +59,7 @@ static void watch(struct blk_attachment *a, const struct blk_kdev *k)
 	bool corrupt = k->state & DM_QCOW_STATE_CORRUPT;
 
 	if (k->state & DM_QCOW_STATE_LEAKED)
-		blk_attachment_taint(a, "the kernel lost track of clusters");
+		atomic_store(&a->keep_mark, true);
 	if (k->mode != f->mode)
 		blk_feeder_notify(a, BLK_ATTACH_MODE);
 	if (corrupt && !f->corrupt)

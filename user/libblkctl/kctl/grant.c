@@ -95,16 +95,15 @@ int blk_grant_give(struct blk_attachment *a, const struct dm_qcow_run *runs,
 int blk_grant_drop(struct blk_attachment *a, const struct dm_qcow_run *runs,
 		   size_t n)
 {
-	struct blk_error e = { 0 };
 	int ret;
 
 	if (!n)
 		return 0;
-	ret = blk_qcow2_release(a->image, runs, n, &e);
+	ret = blk_qcow2_release(a->image, runs, n, NULL);
 	a->feeder.released = blk_now_ns();
 	if (!ret)
 		return 0;
-	blk_attachment_taint(a, e.msg);
+	atomic_store(&a->keep_mark, true);
 	if (ret == -EUCLEAN)
 		blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
 	return ret;
@@ -159,19 +158,18 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 
 	f->failed = blk_now_ns();
 	if (blk_grant_is_lost(ret)) {
-		blk_attachment_taint(a, "the kernel has ended the session");
+		atomic_store(&a->keep_mark, true);
 		return ret;
 	}
 	if (is_unsure(ret) || ret == -EALREADY) {
 		/* granted or not: nobody knows */
-		blk_attachment_taint(a, "the fate of a grant is unknown");
+		atomic_store(&a->keep_mark, true);
 		return 0;
 	}
 	if (ret == -EUCLEAN)
 		found_corrupt(a);
 	if (ret == -EUCLEAN && a->live)
-		blk_attachment_taint(a, "a cluster that is in use had the "
-				     "refcount 0");
+		atomic_store(&a->keep_mark, true);
 	else
 		blk_grant_drop(a, f->runs, n);
 	return 0;
@@ -299,7 +297,7 @@ int blk_grant_reap(struct blk_attachment *a)
 	if (ret) {
 		/* they may have left the kernel and got lost on the way */
 		if (!blk_grant_is_lost(ret))
-			blk_attachment_taint(a, "freed clusters were lost");
+			atomic_store(&a->keep_mark, true);
 		return ret;
 	}
 	if (!n)
@@ -350,8 +348,7 @@ int blk_run_list_take(struct blk_attachment *a, uint32_t what,
 		ret = blk_genl_take(a->genl, a->dev, a->session, what,
 				    &v[l->n], &n, e);
 		if (ret) {
-			blk_attachment_taint(a, "clusters that were taken "
-					     "from the kernel may be lost");
+			atomic_store(&a->keep_mark, true);
 			return ret;
 		}
 		if (!n)

@@ -42,10 +42,10 @@ static void set_phase(struct blk_attachment *a, enum blk_scan_phase p)
 	atomic_store(&a->scan.phase, p);
 }
 
-static void fail(struct blk_attachment *a, const char *why)
+static void fail(struct blk_attachment *a)
 {
 	set_phase(a, BLK_SCAN_FAILED);
-	blk_attachment_taint(a, why);
+	atomic_store(&a->keep_mark, true);
 }
 
 bool blk_scan_is_open(const struct blk_attachment *a)
@@ -53,14 +53,15 @@ bool blk_scan_is_open(const struct blk_attachment *a)
 	return phase(a) != BLK_SCAN_NONE && phase(a) != BLK_SCAN_DONE;
 }
 
-void blk_scan_begin(struct blk_attachment *a)
+int blk_scan_begin(struct blk_attachment *a, struct blk_error *e)
 {
-	struct blk_error e = { 0 };
+	int ret = blk_qcow2_scan_begin(a->image, e);
 
-	if (blk_qcow2_scan_begin(a->image, &e))
-		fail(a, e.msg);
+	if (ret)
+		fail(a);
 	else
 		set_phase(a, BLK_SCAN_DUE);
+	return ret;
 }
 
 static void set_priority(pid_t tid, int nice, int io_class)
@@ -74,14 +75,15 @@ static void *scan_main(void *arg)
 {
 	struct blk_attachment *a = arg;
 	pid_t tid = syscall(SYS_gettid);
-	struct blk_error e = { 0 };
+	int ret;
 
 	prctl(PR_SET_NAME, "blk-scan");
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	set_priority(tid, LOWEST_NICE, IOPRIO_CLASS_IDLE);
 	atomic_store(&a->scan.tid, tid);
-	if (blk_qcow2_scan_run(a->image, &a->scan.stop, &e))
-		fail(a, e.msg);
+	ret = blk_qcow2_scan_run(a->image, &a->scan.stop, NULL);
+	if (ret)
+		fail(a);
 	else
 		set_phase(a, BLK_SCAN_WALKED);
 	blk_feeder_wake(a);
@@ -94,7 +96,7 @@ void blk_scan_start(struct blk_attachment *a)
 		return;
 	set_phase(a, BLK_SCAN_WALKING);
 	if (blk_thread_start(&a->scan.thread, scan_main, a))
-		fail(a, "the leak scan's thread could not be started");
+		fail(a);
 	else
 		a->scan.running = true;
 }
@@ -111,39 +113,34 @@ void blk_scan_stop(struct blk_attachment *a)
 /* Behind the barrier: nothing that was freed before it is still on its way. */
 static void end(struct blk_attachment *a)
 {
-	struct blk_error e = { 0 };
 	uint64_t leaks;
 
-	if (blk_qcow2_scan_end(a->image, &leaks, &e))
-		fail(a, e.msg);
+	if (blk_qcow2_scan_end(a->image, &leaks, NULL))
+		fail(a);
 	else
 		set_phase(a, BLK_SCAN_DONE);
 	blk_feeder_notify(a, BLK_ATTACH_SCANNED);
-}
-
-/* -EBUSY: it is just being suspended; later, or blk_scan_finish() does without */
-static void start_barrier(struct blk_attachment *a)
-{
-	a->scan.cookie = ++a->cookie;
-	if (!blk_genl_commit(a->genl, a->dev, a->session, a->scan.cookie,
-			     NULL))
-		set_phase(a, BLK_SCAN_BARRIER);
 }
 
 void blk_scan_step(struct blk_attachment *a, const struct blk_kdev *k)
 {
 	int ret;
 
-	if (phase(a) != BLK_SCAN_WALKED && phase(a) != BLK_SCAN_BARRIER)
-		return;
-	/* a commit that has failed has ended, too */
-	if (k->mode >= DM_QCOW_MODE_READ_ONLY) {
-		fail(a, "the device has failed");
-		blk_feeder_notify(a, BLK_ATTACH_SCANNED);
+	if (phase(a) == BLK_SCAN_WALKED) {
+		a->cookie++;
+		a->scan.cookie = a->cookie;
+		/* a device that cannot commit keeps its leaks */
+		ret = k->mode >= DM_QCOW_MODE_READ_ONLY ? -EROFS :
+			blk_genl_commit(a->genl, a->dev, a->session,
+					a->scan.cookie, NULL);
+		if (ret) {
+			fail(a);
+			blk_feeder_notify(a, BLK_ATTACH_SCANNED);
+		} else {
+			set_phase(a, BLK_SCAN_BARRIER);
+		}
 		return;
 	}
-	if (phase(a) == BLK_SCAN_WALKED)
-		start_barrier(a);
 	if (phase(a) != BLK_SCAN_BARRIER || k->cookie < a->scan.cookie)
 		return;
 	while ((ret = blk_grant_reap(a)) > 0)
@@ -159,7 +156,7 @@ void blk_scan_finish(struct blk_attachment *a)
 	if (phase(a) == BLK_SCAN_WALKED || phase(a) == BLK_SCAN_BARRIER)
 		end(a);
 	else if (blk_scan_is_open(a))
-		fail(a, "the leak scan had not ended");
+		fail(a);
 }
 
 void blk_scan_wait(struct blk_attachment *a, unsigned int ms)

@@ -29,8 +29,7 @@ as_it_was() {
 settled() {
 	nothing_left && check_image disk.qcow2 || return
 	! marked disk.qcow2 ||
-		{ "$tool" "attach disk $dir/disk.qcow2" "wait scanned" detach &&
-			clean disk.qcow2; }
+		{ "$tool" "attach disk $dir/disk.qcow2" detach && clean disk.qcow2; }
 }
 
 each() {

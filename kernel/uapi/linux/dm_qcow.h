@@ -11,8 +11,14 @@
  *   <layer>:  qcow2 <dev> <data_dev|->   a qcow2 image on block device <dev>
  *             raw <dev>                  a raw device, only as the last layer
  *
- *   Layer 0 is the top, and the only one that is ever written.  A table that
- *   is loaded read-only never writes to any device.
+ *   Layer 0 is the top, a qcow2 image, and the only one that is ever written;
+ *   each layer shows the next one where it has nothing of its own, and zeroes
+ *   where the next one has ended.  A table that is loaded read-only never
+ *   writes to any device.
+ *
+ *   <data_dev> is where the clusters of data are, - for <dev> itself.  An
+ *   image with an external data file needs that file's device; an encrypted
+ *   image needs a device that decrypts <dev>, sector for sector.
  *
  *   feature                      default  meaning
  *   no_space_timeout <seconds>   60       how long writes wait for a grant
@@ -21,6 +27,10 @@
  *   commit_interval <ms>         1000     how long a changed mapping may stay
  *                                         in memory without a flush;
  *                                         10..600000
+ *   snapshot <offset>,<entries>,<size>    layer 0 shows the internal snapshot
+ *                                         with this L1 table (bytes, entries)
+ *                                         and disk size (bytes); only in a
+ *                                         table that is loaded read-only
  *
  * Status line (STATUSTYPE_INFO)
  * =============================
@@ -113,11 +123,12 @@
  *
  * DM_QCOW_CMD_HOLD_FILE
  *     DM_QCOW_A_LAYER: u32, DM_QCOW_A_FD: u32
- *   The image of that layer keeps the open file, and so its locks, as long as
- *   it exists.  EEXIST: it holds one.
+ *     DM_QCOW_A_FLAGS: u32, DM_QCOW_FILE_DATA: the layer's data file
+ *   The device keeps the open file, and so its locks, as long as it exists.
+ *   EEXIST: it holds one for that place already.
  *
  * DM_QCOW_CMD_GET_FILE
- *     DM_QCOW_A_LAYER: u32
+ *     DM_QCOW_A_LAYER: u32, DM_QCOW_A_FLAGS: as above
  *   ->  DM_QCOW_A_FD: u32, a new descriptor (close-on-exec) of that file
  *   ENOENT: none is held.
  *
@@ -217,6 +228,8 @@ enum dm_qcow_mode {
 #define DM_QCOW_TAKE_FREED	(1U << 0)
 #define DM_QCOW_TAKE_GRANTS	(1U << 1)
 
+#define DM_QCOW_FILE_DATA	(1U << 0)
+
 #define DM_QCOW_RUN_ZEROED	(1U << 0)	/* grant: reads as zeroes */
 #define DM_QCOW_RUN_METADATA	(1U << 1)	/* freed: an L2 table */
 #define DM_QCOW_RUN_COMPRESSED	(1U << 2)	/* freed: one descriptor's bytes */
@@ -255,6 +268,12 @@ struct dm_qcow_stats {
 	__u64 filled;		/* partial writes that needed copy or zero fill */
 	__u64 parked;
 	__u64 io_errors;	/* errors of the devices below */
+	__u64 read_below;	/* remapped to a layer below the top */
+	__u64 read_compressed;	/* served from a decompressed cluster */
+	__u64 decompressed;	/* clusters */
+	__u64 discards;
+	__u64 write_zeroes;
+	__u64 tables_copied;	/* L2 tables shared with a snapshot */
 };
 
 #endif /* _UAPI_LINUX_DM_QCOW_H */

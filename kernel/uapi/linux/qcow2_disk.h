@@ -345,6 +345,38 @@ static inline const char *qcow2_l2_check(__u64 entry, __u32 cluster_bits,
 	return (const char *)0;
 }
 
+/*
+ * Extended L2 entries: 16 bytes, an entry as above without the zero flag and a
+ * bitmap of the cluster's 32 subclusters, the first one in the lowest bit.
+ */
+#define QCOW2_SUBCLUSTERS	32
+#define QCOW2_EXTL2_ALLOC(sc)	(1ULL << (sc))		/* has data */
+#define QCOW2_EXTL2_ZERO(sc)	(1ULL << (32 + (sc)))	/* reads zeroes */
+#define QCOW2_EXTL2_ALL_ALLOC	0x00000000ffffffffULL
+#define QCOW2_EXTL2_ALL_ZERO	0xffffffff00000000ULL
+
+/**
+ * qcow2_extl2_check - judge the bitmap of an extended L2 entry
+ * @entry, @bitmap: host byte order; qcow2_l2_check() has accepted @entry
+ * @allocated: the entry has a host cluster (in an image with an external data
+ *             file an offset of 0 with COPIED is one)
+ * Return: NULL, or a sentence fragment.
+ */
+static inline const char *qcow2_extl2_check(__u64 entry, __u64 bitmap,
+					    int allocated)
+{
+	if (entry & QCOW2_L2_COMPRESSED)
+		return bitmap ? "a compressed cluster has subclusters" :
+			(const char *)0;
+	if (entry & QCOW2_L2_ZERO)
+		return "an extended L2 entry has the zero flag";
+	if (bitmap >> 32 & bitmap & QCOW2_EXTL2_ALL_ALLOC)
+		return "a subcluster is both allocated and zero";
+	if (!allocated && bitmap & QCOW2_EXTL2_ALL_ALLOC)
+		return "a subcluster is allocated in no cluster";
+	return (const char *)0;
+}
+
 /* Judge one L1 entry; arguments as in qcow2_l2_check(). */
 static inline const char *qcow2_l1_check(__u64 entry, __u32 cluster_bits,
 					 __u64 file_size)

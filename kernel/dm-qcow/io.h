@@ -15,6 +15,7 @@ struct qcow_target;
 #define QCOW_IO_FUA	0x01	/* wants a commit after the data */
 #define QCOW_IO_DONE	0x02	/* the commit has been waited for */
 #define QCOW_IO_HELD	0x04	/* counted in dev->nr_held */
+#define QCOW_IO_SPLIT	0x08	/* parts of it are under way */
 
 /**
  * struct qcow_io - state of one bio between map and end_io
@@ -23,6 +24,7 @@ struct qcow_target;
  * @slice: pinned; entries [@idx, @idx + @nr) will be linked to host clusters
  *         from @host on when the bio has ended; NULL: none
  * @fill: the copy-on-write that this bio completes, or NULL
+ * @layer: layers above it have nothing in the bio's cluster
  */
 struct qcow_io {
 	struct qcow_target *t;
@@ -32,6 +34,7 @@ struct qcow_io {
 	u64 host;
 	u32 nr;
 	u16 idx;
+	u16 layer;
 	u8 epoch;
 	u8 flags;
 };

@@ -21,6 +21,7 @@ void qcow_pend_begin(struct qcow_slice *s, u32 idx, u32 nr, u64 host,
 	u32 i;
 
 	lockdep_assert_held(&s->lock);
+	/* extended entries are only ever locked */
 	for (i = 0; i < nr; i++) {
 		u64 old = s->ent[idx + i] &
 			(QCOW2_L2_ZERO | QCOW2_ENTRY_COPIED);
@@ -52,15 +53,50 @@ void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io)
 	io->host = e & QCOW2_OFFSET_MASK;
 }
 
-void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, bool data_flush)
+void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, u64 bitmap,
+		     bool data_flush)
 {
+	u64 *ent = qcow_ent(s, idx);
+
 	lockdep_assert_held(&s->lock);
 	if (data_flush)
 		s->state |= QCOW_SLICE_DATA_FLUSH;
 	if (!(s->state & QCOW_SLICE_DIRTY))
 		qcow_commit_dirty(s);
-	/* a FUA write that sees the entry must see that it is not durable */
-	smp_store_release(&s->ent[idx], e);
+	if (!s->img->ext) {
+		/* a FUA write that sees it must see that it is not durable */
+		smp_store_release(ent, e);
+		return;
+	}
+	smp_wmb();	/* as above */
+	write_seqcount_begin(&s->seq);
+	WRITE_ONCE(ent[0], e);
+	WRITE_ONCE(ent[1], bitmap);
+	write_seqcount_end(&s->seq);
+}
+
+void qcow_entry_lock(struct qcow_slice *s, u32 idx)
+{
+	u64 *ent = qcow_ent(s, idx);
+
+	lockdep_assert_held(&s->lock);
+	if (*ent & QCOW2_L2_COMPRESSED)
+		set_bit(idx, s->busy);
+	else
+		WRITE_ONCE(*ent, qcow_pend_with_users(*ent | QCOW_PEND |
+						      QCOW_PEND_OLD, 1));
+	s->pins++;
+}
+
+void qcow_entry_unlock(struct qcow_slice *s, u32 idx)
+{
+	u64 *ent = qcow_ent(s, idx);
+
+	lockdep_assert_held(&s->lock);
+	if (*ent & QCOW2_L2_COMPRESSED)
+		clear_bit(idx, s->busy);
+	else
+		WRITE_ONCE(*ent, qcow_entry_settled(*ent));
 }
 
 /* The last write to a pending cluster has failed. */
@@ -69,7 +105,7 @@ static void pend_revert(struct qcow_device *dev, struct qcow_slice *s, u32 idx)
 	u64 e = s->ent[idx];
 
 	WRITE_ONCE(s->ent[idx], qcow_entry_settled(e));
-	if (!(e & QCOW2_ENTRY_COPIED))
+	if (!(e & QCOW2_ENTRY_COPIED) && !s->img->external)
 		qcow_grant_put(dev, e & QCOW2_OFFSET_MASK, 1);
 }
 
@@ -83,7 +119,7 @@ static void pend_end_one(struct qcow_device *dev, struct qcow_slice *s,
 	if (!qcow_entry_pending(e) || (e & QCOW2_OFFSET_MASK) != host)
 		return;
 	if (ok) {
-		qcow_entry_link(s, idx, host | QCOW2_ENTRY_COPIED,
+		qcow_entry_link(s, idx, host | QCOW2_ENTRY_COPIED, 0,
 				!(e & QCOW_PEND_JOIN));
 		return;
 	}

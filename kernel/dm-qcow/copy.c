@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The copier.
+ *
+ * Owns the buffers, of which a device always has a few, so that copying goes
+ * on when there is no memory.  One request at a time for each caller; many
+ * callers (dev->copy_wq) make it parallel.
+ *
+ * Locking: none held while it sleeps; RCU for look-ups.
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+
+#include "copy.h"
+#include "decomp.h"
+#include "device.h"
+#include "lookup.h"
+#include "slice.h"
+#include "target.h"
+
+#define COPY_RESERVE	2	/* buffers */
+#define COPY_THREADS	16
+
+int qcow_copy_init(struct qcow_device *dev)
+{
+	dev->copy_wq = alloc_workqueue("dm-qcow-copy", WQ_MEM_RECLAIM |
+				       WQ_UNBOUND, COPY_THREADS);
+	if (!dev->copy_wq)
+		return -ENOMEM;
+	return mempool_init_kmalloc_pool(&dev->copy_buffers, COPY_RESERVE,
+					 QCOW_COPY_BYTES);
+}
+
+void qcow_copy_exit(struct qcow_device *dev)
+{
+	if (dev->copy_wq)
+		destroy_workqueue(dev->copy_wq);
+	mempool_exit(&dev->copy_buffers);
+}
+
+void *qcow_copy_buffer(struct qcow_device *dev)
+{
+	return mempool_alloc(&dev->copy_buffers, GFP_NOIO);
+}
+
+void qcow_copy_buffer_put(struct qcow_device *dev, void *buf)
+{
+	mempool_free(buf, &dev->copy_buffers);
+}
+
+int qcow_copy_io(struct block_device *bdev, blk_opf_t opf, u64 off, void *buf,
+		 u32 len)
+{
+	u64 bytes = bdev_nr_bytes(bdev);
+	struct bio_vec bv;
+	struct bio bio;
+	int r;
+
+	if (!op_is_write(opf) && off + len > bytes) {
+		u32 have = off < bytes ? bytes - off : 0;
+
+		memset((char *)buf + have, 0, len - have);
+		len = have;
+	}
+	if (!len)
+		return 0;
+	bio_init(&bio, bdev, &bv, 1, opf);
+	bio.bi_iter.bi_sector = off >> SECTOR_SHIFT;
+	__bio_add_page(&bio, virt_to_page(buf), len, offset_in_page(buf));
+	r = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	return r;
+}
+
+/* One extent of the range; @x says which. */
+static int copy_extent(struct qcow_target *t, enum qcow_found found,
+		       const struct qcow_extent *x, u64 guest, void *buf)
+{
+	struct qcow_layer *layer = &t->layers[x->layer];
+	struct qcow_image *img = layer->img;
+
+	switch (found) {
+	case QCOW_FOUND_HOST:
+		return qcow_copy_io(layer->data, REQ_OP_READ, x->host, buf,
+				    x->len);
+	case QCOW_FOUND_COMPRESSED:
+		return qcow_decomp_read(img, x->host,
+					guest & (img->cluster_size - 1), buf,
+					x->len);
+	default:
+		memset(buf, 0, x->len);
+		return 0;
+	}
+}
+
+int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
+		   bool *zero)
+{
+	u64 disk = round_down(t->layers[0].size, SECTOR_SIZE);
+	unsigned int layer = 0;
+	int r = 0;
+
+	while (len && !r) {
+		struct qcow_extent x = { .len = len };
+		enum qcow_found found = QCOW_FOUND_ZERO;
+
+		if (guest < disk) {
+			x.len = min_t(u64, len, disk - guest);
+			rcu_read_lock();
+			found = qcow_lookup_layers(t, guest, layer, &x);
+			rcu_read_unlock();
+		}
+		if (found == QCOW_FOUND_MISS) {
+			r = qcow_slice_load_wait(t->layers[x.layer].img,
+						 guest);
+			layer = x.layer;
+			continue;
+		}
+		if (found != QCOW_FOUND_ZERO)
+			*zero = false;
+		r = copy_extent(t, found, &x, guest, buf);
+		guest += x.len;
+		buf = (char *)buf + x.len;
+		len -= x.len;
+		layer = 0;
+	}
+	return r;
+}

@@ -22,6 +22,7 @@ CMD(cmd_quit);
 CMD(cmd_blockdev_add);
 CMD(cmd_blockdev_del);
 CMD(cmd_query_named_block_nodes);
+CMD(cmd_block_resize);
 CMD(cmd_block_export_add);
 CMD(cmd_block_export_del);
 CMD(cmd_query_block_exports);

@@ -247,5 +247,7 @@ int blk_qcow2_scan_run(struct blk_qcow2 *q, const volatile bool *stop,
  */
 int blk_qcow2_scan_end(struct blk_qcow2 *q, uint64_t *leaks,
 		       struct blk_error *e);
+/* Ends a scan that was begun, without a result; it is not running. */
+void blk_qcow2_scan_cancel(struct blk_qcow2 *q);
 
 #endif

@@ -10,10 +10,13 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
 
 #include "copy.h"
 #include "decomp.h"
 #include "device.h"
+#include "io.h"
 #include "lookup.h"
 #include "slice.h"
 #include "target.h"
@@ -125,4 +128,61 @@ int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 		layer = 0;
 	}
 	return r;
+}
+
+struct read_job {
+	struct work_struct work;
+	struct qcow_target *t;
+	struct bio *bio;
+};
+
+/* Fills the bio's next @len bytes. */
+static void bio_fill(struct bio *bio, const char *buf, u32 len)
+{
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, bio->bi_iter);
+		u32 n = min(len, bv.bv_len);
+
+		bv.bv_len = n;
+		memcpy_to_bvec(&bv, buf);
+		bio_advance_iter_single(bio, &bio->bi_iter, n);
+		buf += n;
+		len -= n;
+	}
+}
+
+static void read_work(struct work_struct *work)
+{
+	struct read_job *j = container_of(work, struct read_job, work);
+	unsigned int noio = memalloc_noio_save();
+	struct qcow_target *t = j->t;
+	void *buf = qcow_copy_buffer(t->dev);
+	struct bio *bio = j->bio;
+	bool zero = true;
+	int r = 0;
+
+	kfree(j);
+	while (bio->bi_iter.bi_size && !r) {
+		u32 len = min(bio->bi_iter.bi_size, QCOW_COPY_BYTES);
+
+		r = qcow_copy_read(t, qcow_bio_guest(bio), buf, len, &zero);
+		if (!r)
+			bio_fill(bio, buf, len);
+	}
+	qcow_copy_buffer_put(t->dev, buf);
+	memalloc_noio_restore(noio);
+	qcow_bio_end(bio, errno_to_blk_status(r));
+}
+
+int qcow_copy_bio(struct qcow_target *t, struct bio *bio)
+{
+	struct read_job *j = kmalloc(sizeof(*j), GFP_NOWAIT | __GFP_NOWARN);
+
+	if (!j)
+		return -ENOMEM;
+	INIT_WORK(&j->work, read_work);
+	j->t = t;
+	j->bio = bio;
+	queue_work(t->dev->copy_wq, &j->work);
+	return 0;
 }

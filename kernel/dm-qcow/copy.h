@@ -10,6 +10,7 @@
 #include <linux/mempool.h>
 #include <linux/types.h>
 
+struct bio;
 struct block_device;
 struct qcow_device;
 struct qcow_target;
@@ -33,6 +34,13 @@ void qcow_copy_buffer_put(struct qcow_device *dev, void *buf);
  */
 int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 		   bool *zero);
+
+/*
+ * Serves a read through a buffer, in a work item: for what is in too many
+ * pieces.  The bio was held and counts in the top image's epoch; it is taken.
+ * -ENOMEM: it is still the caller's.
+ */
+int qcow_copy_bio(struct qcow_target *t, struct bio *bio);
 
 /*
  * Read or write kmalloc'ed memory; what is read from behind a device's end is

@@ -13,6 +13,7 @@
  */
 #include <linux/blkdev.h>
 
+#include "copy.h"
 #include "cow.h"
 #include "decomp.h"
 #include "device.h"
@@ -122,6 +123,12 @@ static void process_read(struct qcow_target *t, struct bio *bio)
 			return;
 		}
 		part = bio;
+		if (x.len < bio->bi_iter.bi_size &&
+		    found == QCOW_FOUND_COMPRESSED) {
+			if (qcow_copy_bio(t, bio))
+				qcow_device_throttle(t->dev, bio);
+			return;
+		}
 		if (x.len < bio->bi_iter.bi_size) {
 			part = bio_split(bio, x.len >> SECTOR_SHIFT, GFP_NOIO,
 					 &top->bios);

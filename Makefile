@@ -123,11 +123,17 @@ $(U)/%.o: %.c Makefile
 units := $(patsubst tests/unit/%.c,$(U)/unit/%,$(wildcard tests/unit/*.c))
 fuzzers := $(patsubst tests/fuzz/%.c,$(U)/fuzz/%,$(wildcard tests/fuzz/*.c))
 
-build-unit-build: $(units)
+build-unit-build: $(units) $(U)/prop/prop
 $(U)/unit/%: tests/unit/%.c $(if $(libsrc),$(U)/libblkctl.a) Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $(ALL_LDFLAGS) \
 		-o $@ $< $(filter %.a,$^) $(PKG_LIBS)
+
+# The property test's program runs in guests.
+propsrc := $(wildcard tests/prop/*.c)
+$(U)/prop/prop: $(call objects,$(propsrc))
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring
 
 # Build these with CC=clang SAN=1: the library they call is instrumented too.
 build-fuzz-build: $(fuzzers)
@@ -221,5 +227,5 @@ clean:
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
 say = $(if $(V),,@$(if $(silent),,printf '  %-4s %s\n' $(1) $@;))
 
--include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c))
+-include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c) $(propsrc))
 -include $(addsuffix .d,$(units) $(fuzzers))

@@ -28,7 +28,7 @@ struct prop {
 	struct model model;
 	const char *device, *model_path;
 	uint64_t seed, ops, cluster;
-	bool read_only, no_first, no_threads;
+	bool read_only, no_first, no_threads, pile;
 	unsigned int must;	/* kinds that must be supported, as bits */
 	uint32_t hot[HOT];
 	uint32_t nr;
@@ -48,6 +48,7 @@ static const char usage[] =
 "  --read-only     only reads\n"
 "  --no-first      do not compare before the first operation\n"
 "  --sequential    one operation after the other\n"
+"  --pile          always many at once, in one cluster\n"
 "  --must LIST     what must be supported: discard, zero\n"
 "\n"
 "Exit codes: 1 if something differs, 3 after an error.\n";
@@ -120,7 +121,7 @@ static void pick_range(struct prop *p, struct op *op)
 static enum op_type pick_type(struct prop *p, enum engine engine)
 {
 	static const unsigned char weights[OP_TYPES] = {
-		[OP_READ] = 24, [OP_WRITE] = 40, [OP_FUA] = 4, [OP_FLUSH] = 3,
+		[OP_READ] = 24, [OP_WRITE] = 40, [OP_FUA] = 4, [OP_FLUSH] = 1,
 		[OP_ZEROOUT] = 5, [OP_PUNCH] = 5, [OP_ZERORANGE] = 3,
 		[OP_DISCARD] = 8,
 	};
@@ -162,7 +163,7 @@ static void pile_up(struct prop *p, struct op *op, uint32_t start)
 static size_t pick_batch(struct prop *p, size_t wanted, enum engine engine)
 {
 	uint32_t cluster = p->cluster / SECTOR, start;
-	bool pile = wanted > 1 && rnd_percent(&p->rnd, 60);
+	bool pile = p->pile || (wanted > 1 && rnd_percent(&p->rnd, 60));
 	size_t n = 0;
 
 	start = p->hot[rnd_below(&p->rnd, HOT)] / cluster * cluster;
@@ -175,7 +176,7 @@ static size_t pick_batch(struct prop *p, size_t wanted, enum engine engine)
 		op->type = pick_type(p, engine);
 		if (op->type == OP_FLUSH)
 			op->sector = op->count = 0;
-		else if (pile && rnd_percent(&p->rnd, 80))
+		else if (pile && (p->pile || rnd_percent(&p->rnd, 80)))
 			pile_up(p, op, start);
 		else
 			pick_range(p, op);
@@ -224,7 +225,7 @@ static int run_ops(struct prop *p)
 		enum engine engine = rnd_below(&p->rnd, 2);
 		size_t n = 1;
 
-		if (!p->no_threads && rnd_percent(&p->rnd, 50))
+		if (p->pile || (!p->no_threads && rnd_percent(&p->rnd, 50)))
 			n = 2 + rnd_below(&p->rnd, BATCH_MAX - 1);
 		n = pick_batch(p, n, engine);
 		io_batch(&p->io, p->batch, n, engine);
@@ -305,10 +306,10 @@ static void summary(const struct prop *p, int rc)
 	printf("\n");
 	if (rc)
 		printf("replay: prop --seed %" PRIu64 " --ops %" PRIu64
-		       " --cluster %" PRIu64 "%s%s %s %s\n", p->seed, p->ops,
+		       " --cluster %" PRIu64 "%s%s%s %s %s\n", p->seed, p->ops,
 		       p->cluster, p->read_only ? " --read-only" : "",
-		       p->no_threads ? " --sequential" : "", p->device,
-		       p->model_path);
+		       p->no_threads ? " --sequential" : "",
+		       p->pile ? " --pile" : "", p->device, p->model_path);
 }
 
 /* --- options ------------------------------------------------------------------ */
@@ -336,6 +337,7 @@ static bool parse(struct prop *p, int argc, char **argv)
 		{ "read-only", no_argument, NULL, 'r' },
 		{ "no-first", no_argument, NULL, 'f' },
 		{ "sequential", no_argument, NULL, 'q' },
+		{ "pile", no_argument, NULL, 'p' },
 		{ }
 	};
 	int c;
@@ -349,6 +351,7 @@ static bool parse(struct prop *p, int argc, char **argv)
 		case 'r': p->read_only = true; break;
 		case 'f': p->no_first = true; break;
 		case 'q': p->no_threads = true; break;
+		case 'p': p->pile = true; break;
 		default: return false;
 		}
 	}

@@ -20,7 +20,7 @@
 #include "commit.h"
 #include "inflight.h"
 
-struct qcow_decomp_cache;
+struct qcow_decomp;
 struct qcow_device;
 struct qcow_layer;
 
@@ -103,7 +103,7 @@ struct qcow_image {
 	struct bio_set bios;
 	mempool_t slice_pool;
 	mempool_t page_pool;
-	struct qcow_decomp_cache *decomp;
+	struct qcow_decomp *decomp;
 	struct workqueue_struct *wq;
 };
 

@@ -255,7 +255,6 @@ static int map_compressed(struct qcow_target *t, struct bio *bio, u64 guest,
 	accept(bio, x->len);
 	if (!qcow_decomp_hit(img, x->host, in, bio))
 		return map_defer(t, bio, guest);
-	qcow_stat_inc(t->dev->stats, read_compressed);
 	bio_endio(bio);
 	return DM_MAPIO_SUBMITTED;
 }

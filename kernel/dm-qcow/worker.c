@@ -79,7 +79,6 @@ static void read_extent(struct qcow_target *t, struct bio *bio, u64 guest,
 		read_cut(layer->data, bio, x->host);
 		break;
 	case QCOW_FOUND_COMPRESSED:
-		qcow_stat_inc(t->dev->stats, read_compressed);
 		qcow_decomp_bio(img, x->host, guest & (img->cluster_size - 1),
 				bio);
 		break;

@@ -304,7 +304,8 @@ boot_guest() {
 		# shellcheck disable=SC2086
 		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
-			--env "PROP_SEED=${PROP_SEED-}" $opts \
+			--env "PROP_SEED=${PROP_SEED-}" \
+			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
 		rc=${PIPESTATUS[0]}
@@ -347,7 +348,8 @@ in_guests() {
 	local suite=$1 k
 	[ -n "$(for k in "${kernels[@]}"; do tests_for "$k"; done)" ] || return 0
 	# Guests have no network: what tests need is made here.
-	[ "$suite" != device ] || tests/lib/rootfs.sh >/dev/null
+	[ "$suite" != device ] ||
+		{ tests/lib/rootfs.sh && tests/lib/make-images; } >/dev/null
 	for k in "${kernels[@]}"; do
 		spawn run_kernel "$k"
 	done

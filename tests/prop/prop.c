@@ -154,6 +154,8 @@ static void pile_up(struct prop *p, struct op *op, uint32_t start)
 
 	op->count = (1 + rnd_below(&p->rnd, max < 64 ? max : 64));
 	op->count = (op->count + unit - 1) / unit * unit;
+	if (op->count > sectors(p))
+		op->count = sectors(p);
 	op->sector = start + rnd_below(&p->rnd, cluster) / unit * unit;
 	if (op->sector + op->count > sectors(p))
 		op->sector = sectors(p) - op->count;

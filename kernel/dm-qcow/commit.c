@@ -169,6 +169,9 @@ void qcow_commit_freed(struct qcow_image *img, struct qcow_freed *f)
 	spin_lock_irqsave(&c->lock, flags);
 	list_add_tail(&f->node, &c->freed);
 	spin_unlock_irqrestore(&c->lock, flags);
+	/* its slice may be on its way to the disk without it */
+	queue_delayed_work(img->wq, &c->timer,
+			   READ_ONCE(img->owner->commit_interval));
 }
 
 u64 qcow_commit_start(struct qcow_image *img, bool barrier)
@@ -210,6 +213,7 @@ int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
 		return -ENOMEM;
 	t->l1 = l1;
 	t->entry = host | QCOW2_ENTRY_COPIED;
+	t->old = qcow_l1_entry(img, (u64)l1 << img->l2_span_bits);
 	t->zeroed = content == QCOW_TABLE_ZEROES;
 	t->copied = content == QCOW_TABLE_COPY;
 	t->frozen = false;
@@ -335,7 +339,7 @@ static int tables_freeze(struct qcow_image *img, struct commit_run *run)
 
 /*
  * One unit of the L1 table (as large as a slice) as it shall be on disk:
- * entries of tables that are not part of this commit are still 0.
+ * entries of tables that are not part of this commit are as they were.
  */
 static void l1_copy(struct qcow_image *img, const struct qcow_l1 *l1,
 		    u32 first, __be64 *to)
@@ -350,7 +354,7 @@ static void l1_copy(struct qcow_image *img, const struct qcow_l1 *l1,
 		if (e) {
 			t = xa_load(&img->commit.tables, first + i);
 			if (t && !t->frozen)
-				e = 0;
+				e = t->old;
 		}
 		to[i] = cpu_to_be64(e);
 	}
@@ -481,8 +485,7 @@ static void commit_end(struct qcow_image *img, struct commit_run *run, int r)
 	smp_store_release(&c->done, run->ticket);
 	wake_up_all(&c->wait);
 	qcow_device_committed(dev);
-	/* a cluster is freed just after its entry has changed */
-	if (!r && (atomic_read(&c->nr_dirty) || !list_empty(&c->freed)))
+	if (!r && atomic_read(&c->nr_dirty))
 		queue_delayed_work(img->wq, &c->timer,
 				   READ_ONCE(dev->commit_interval));
 }

@@ -22,6 +22,7 @@ struct qcow_slice;
  * struct qcow_table - an L2 table that no L1 entry on disk names yet
  * @l1: its index in the L1 table
  * @entry: the L1 entry it will get
+ * @old: the one that is on disk until then
  * @zeroed: its cluster reads as zeroes on the device
  * @copied: its cluster has the content of the table that it replaces
  * @frozen: part of the commit that runs
@@ -30,6 +31,7 @@ struct qcow_table {
 	struct rcu_head rcu;
 	u32 l1;
 	u64 entry;
+	u64 old;
 	bool zeroed;
 	bool copied;
 	bool frozen;

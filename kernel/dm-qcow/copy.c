@@ -59,10 +59,11 @@ int qcow_copy_io(struct block_device *bdev, blk_opf_t opf, u64 off, void *buf,
 	struct bio bio;
 	int r;
 
-	if (!op_is_write(opf) && off + len > bytes) {
+	if (off + len > bytes) {
 		u32 have = off < bytes ? bytes - off : 0;
 
-		memset((char *)buf + have, 0, len - have);
+		if (!op_is_write(opf))
+			memset((char *)buf + have, 0, len - have);
 		len = have;
 	}
 	if (!len)
@@ -100,7 +101,7 @@ int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 		   bool *zero)
 {
 	u64 disk = round_down(t->layers[0].size, SECTOR_SIZE);
-	unsigned int layer = 0;
+	unsigned int from = 0;
 	int r = 0;
 
 	while (len && !r) {
@@ -110,13 +111,13 @@ int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 		if (guest < disk) {
 			x.len = min_t(u64, len, disk - guest);
 			rcu_read_lock();
-			found = qcow_lookup_layers(t, guest, layer, &x);
+			found = qcow_lookup_layers(t, guest, from, &x);
 			rcu_read_unlock();
 		}
 		if (found == QCOW_FOUND_MISS) {
 			r = qcow_slice_load_wait(t->layers[x.layer].img,
 						 guest);
-			layer = x.layer;
+			from = x.from;
 			continue;
 		}
 		if (found != QCOW_FOUND_ZERO)
@@ -125,7 +126,7 @@ int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 		guest += x.len;
 		buf = (char *)buf + x.len;
 		len -= x.len;
-		layer = 0;
+		from = 0;
 	}
 	return r;
 }

@@ -43,8 +43,8 @@ int qcow_copy_read(struct qcow_target *t, u64 guest, void *buf, u32 len,
 int qcow_copy_bio(struct qcow_target *t, struct bio *bio);
 
 /*
- * Read or write kmalloc'ed memory; what is read from behind a device's end is
- * zeroes.  0 or -errno.
+ * Read or write kmalloc'ed memory.  Behind a device's end zeroes are read, and
+ * nothing is written: there is only what follows the disk.  0 or -errno.
  */
 int qcow_copy_io(struct block_device *bdev, blk_opf_t opf, u64 off, void *buf,
 		 u32 len);

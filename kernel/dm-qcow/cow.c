@@ -32,6 +32,8 @@
 #include "trace.h"
 #include "worker.h"
 
+#define FILL_RESERVE	4	/* of a device */
+
 /**
  * struct qcow_fill - one cluster being filled
  * @work: fills
@@ -46,6 +48,7 @@
  *         for all of the cluster, without extended entries
  * @bitmap: of the extended entry, afterwards
  * @freed: for the cluster that is replaced, NULL if none is
+ * @leaks: there is one, and no memory for @freed
  */
 struct qcow_fill {
 	struct work_struct work;
@@ -54,6 +57,7 @@ struct qcow_fill {
 	u64 host;
 	bool granted;
 	bool zeroed;
+	bool leaks;
 	u32 from;
 	u32 to;
 	u32 parts;
@@ -74,10 +78,15 @@ void qcow_fill_exit(void)
 	kmem_cache_destroy(fill_cache);
 }
 
+int qcow_fill_pool_init(struct qcow_device *dev)
+{
+	return mempool_init_slab_pool(&dev->fills, FILL_RESERVE, fill_cache);
+}
+
 static void fill_free(struct qcow_fill *f)
 {
 	kfree(f->freed);
-	kmem_cache_free(fill_cache, f);
+	mempool_free(f, &f->t->dev->fills);
 }
 
 /*
@@ -233,16 +242,13 @@ static void fill_work(struct work_struct *work)
 
 static struct qcow_fill *fill_alloc(struct qcow_target *t, struct bio *bio)
 {
-	const gfp_t gfp = GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN;
-	struct qcow_fill *f = kmem_cache_zalloc(fill_cache, gfp);
+	const gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN;
+	struct qcow_fill *f = mempool_alloc(&t->dev->fills, gfp);
 
 	if (!f)
 		return NULL;
+	memset(f, 0, sizeof(*f));
 	f->freed = kmalloc(sizeof(*f->freed), gfp);
-	if (!f->freed) {
-		kmem_cache_free(fill_cache, f);
-		return NULL;
-	}
 	INIT_WORK(&f->work, fill_work);
 	f->t = t;
 	f->bio = bio;
@@ -285,12 +291,14 @@ static void fill_plan(struct qcow_fill *f, u64 e, u64 bitmap, bool keep)
 /* The record of what the new cluster replaces. */
 static void fill_replaces(struct qcow_fill *f, u64 e)
 {
-	struct qcow_image *img = f->t->img;
+	struct qcow_freed none;
+	bool frees = qcow_freed_set(f->t->img, f->freed ?: &none, e);
 
-	if (!qcow_freed_set(img, f->freed, e)) {
-		kfree(f->freed);
-		f->freed = NULL;
-	}
+	f->leaks = frees && !f->freed;
+	if (frees)
+		return;
+	kfree(f->freed);
+	f->freed = NULL;
 }
 
 enum fill_need {
@@ -377,7 +385,6 @@ static int fill_take(struct qcow_fill *f, u64 guest)
 
 	if (img->external) {
 		f->host = round_down(guest, img->cluster_size);
-		f->zeroed = img->data_raw;
 		return fill_begin(f, guest) ? 0 : -EAGAIN;
 	}
 	if (fill_begin(f, guest))
@@ -401,7 +408,7 @@ static bool fill_is_done(struct qcow_fill *f, u64 guest)
 		return false;
 	if (!f->parts)
 		return true;
-	if (!f->zeroed || f->freed || f->t->img->ext)
+	if (!f->zeroed || f->freed || f->leaks || f->t->img->ext)
 		return false;
 	rcu_read_lock();
 	done = qcow_reads_zero(f->t, guest);
@@ -466,6 +473,8 @@ void qcow_fill_end(struct qcow_device *dev, struct qcow_io *io,
 		qcow_commit_freed(s->img, f->freed);
 		f->freed = NULL;
 	}
+	if (!status && f->leaks)
+		set_bit(QCOW_DEV_LEAKED, &dev->flags);
 	fill_free(f);
 	qcow_slice_unpin(s);
 }

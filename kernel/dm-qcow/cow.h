@@ -15,6 +15,8 @@ struct qcow_target;
 
 int qcow_fill_init(void);
 void qcow_fill_exit(void);
+/* The device's reserve (dev->fills): 0 or -ENOMEM. */
+int qcow_fill_pool_init(struct qcow_device *dev);
 
 /*
  * Called by the worker for a write, or a write of zeroes, within one cluster

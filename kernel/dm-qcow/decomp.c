@@ -164,7 +164,8 @@ static void waiters_fill(struct waiters *w, const void *data, int error)
 	bio_list_for_each(bio, &w->bios) {
 		if (!error)
 			bio_fill(bio, data + qcow_io(bio)->nr);
-		bio->bi_status = errno_to_blk_status(error);
+		else
+			bio->bi_status = errno_to_blk_status(error);
 	}
 	list_for_each_entry(s, &w->sleepers, node) {
 		if (!error)

@@ -16,6 +16,7 @@
 #include <linux/slab.h>
 
 #include "copy.h"
+#include "cow.h"
 #include "device.h"
 #include "netlink.h"
 #include "parking.h"
@@ -62,6 +63,7 @@ static void device_free(struct qcow_device *dev)
 	if (dev->wq)
 		destroy_workqueue(dev->wq);
 	qcow_copy_exit(dev);
+	mempool_exit(&dev->fills);
 	xa_for_each(&dev->files, i, file)
 		fput(file);
 	xa_destroy(&dev->files);
@@ -95,6 +97,7 @@ static struct qcow_device *device_new(struct mapped_device *md)
 				  MAJOR(nr), MINOR(nr));
 	xa_init(&dev->files);
 	if (qcow_grants_init(&dev->grants) || qcow_copy_init(dev) ||
+	    qcow_fill_pool_init(dev) ||
 	    !dev->stats || !dev->wq) {
 		device_free(dev);
 		return NULL;
@@ -342,6 +345,10 @@ static void freed_unclaim(struct qcow_device *dev, const struct qcow_freed *f)
 			   QCOW_CLAIM_KERNEL : QCOW_CLAIM_DATA,
 			   f->offset >> dev->cluster_bits,
 			   f->length >> dev->cluster_bits);
+	/* a snapshot may have it: then it is the daemon's metadata */
+	if (f->flags & DM_QCOW_RUN_METADATA)
+		qcow_claim_set(c, QCOW_CLAIM_DAEMON,
+			       f->offset >> dev->cluster_bits);
 	mutex_unlock(&c->lock);
 }
 

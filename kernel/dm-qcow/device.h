@@ -58,6 +58,7 @@ struct qcow_target;
  * @freed: runs for the daemon, @nr_freed of them, under @freed_lock
  * @events: raised, not yet multicast; @pending: not yet fetched
  * @copy_wq, @copy_buffers: the copier's (copy.c)
+ * @fills: a reserve for copy-on-write (cow.c)
  */
 struct qcow_device {
 	enum dm_qcow_mode mode;
@@ -107,6 +108,7 @@ struct qcow_device {
 	struct workqueue_struct *wq;
 	struct workqueue_struct *copy_wq;
 	mempool_t copy_buffers;
+	mempool_t fills;
 };
 
 /**

@@ -370,9 +370,11 @@ static const char *claim_fixed(struct qcow_image *img, struct qcow_device *dev)
 		"out of memory";
 }
 
-static struct qcow_l1 *l1_read(struct qcow_image *img, const char **why)
+/* What is behind the disk (a snapshot's machine) is kept by a writer only. */
+static struct qcow_l1 *l1_read(struct qcow_image *img, bool writable,
+			       const char **why)
 {
-	u32 nr = img->h.l1_size;
+	u32 nr = writable ? img->h.l1_size : qcow2_l1_needed(&img->h);
 	struct qcow_l1 *l1 = kvmalloc(struct_size(l1, entry, nr), GFP_KERNEL);
 	size_t bytes = (size_t)nr * 8;
 	__be64 *buf = vmalloc(max_t(size_t, round_up(bytes, PAGE_SIZE),
@@ -425,7 +427,7 @@ static const char *image_read(struct qcow_image *img,
 
 	if (why)
 		return why;
-	l1 = l1_read(img, &why);
+	l1 = l1_read(img, layer->writable, &why);
 	if (!l1)
 		return why;
 	mutex_lock(&c->lock);

@@ -51,6 +51,9 @@ static void entries_share(struct qcow_image *img, __be64 *buf, u32 words)
 {
 	u32 i;
 
+	/* there COPIED says that an entry has a cluster */
+	if (img->external)
+		return;
 	for (i = 0; i < words; i += 1 << img->ext)
 		if (!(buf[i] & cpu_to_be64(QCOW2_L2_COMPRESSED)))
 			buf[i] &= ~cpu_to_be64(QCOW2_ENTRY_COPIED);

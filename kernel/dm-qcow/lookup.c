@@ -167,30 +167,44 @@ enum qcow_found qcow_lookup(struct qcow_image *img, u64 guest, bool write,
  * The layers below
  */
 
-/* Is all of [from, to) unallocated in the layer?  NONE: yes. */
-static enum qcow_found layer_probe(struct qcow_layer *layer, u64 from, u64 to)
-{
-	enum qcow_found found = QCOW_FOUND_NONE;
+#define NO_MISS	U64_MAX
 
+/* Is all of [from, to) unallocated in the layer?  *@miss: or not in memory. */
+static bool layer_is_empty(struct qcow_layer *layer, u64 from, u64 to,
+			   u64 *miss)
+{
 	if (!layer->img || to > layer->size)
-		return QCOW_FOUND_OTHER;
-	while (from < to && found == QCOW_FOUND_NONE) {
+		return false;
+	while (from < to) {
 		struct qcow_extent x = { .len = to - from };
 
-		found = qcow_lookup(layer->img, from, false, &x);
-		from += x.len;
+		switch (qcow_lookup(layer->img, from, false, &x)) {
+		case QCOW_FOUND_NONE:
+			from += x.len;
+			break;
+		case QCOW_FOUND_MISS:
+			*miss = from;
+			return false;
+		default:
+			return false;
+		}
 	}
-	return found;
+	return true;
 }
 
-/* The first layer below the top that may have something in a cluster. */
-static unsigned int skip_find(struct qcow_target *t, u64 nr, unsigned int from)
+/*
+ * The first layer below the top that may have something in a cluster; @from:
+ * an earlier answer.  *@miss: where a slice of that layer must be loaded to
+ * know more, or NO_MISS; only then the answer is remembered.
+ */
+static unsigned int skip_find(struct qcow_target *t, u64 nr, unsigned int from,
+			      u64 *miss)
 {
 	u64 *slot = &t->skip[nr & t->skip_mask];
 	u64 v = READ_ONCE(*slot), start, end;
-	enum qcow_found found;
 	unsigned int l;
 
+	*miss = NO_MISS;
 	if (likely(v >> SKIP_LAYER_BITS == nr && v & SKIP_LAYER_MASK))
 		return v & SKIP_LAYER_MASK;
 	start = nr << t->img->cluster_bits;
@@ -201,13 +215,11 @@ static unsigned int skip_find(struct qcow_target *t, u64 nr, unsigned int from)
 			l = t->nr_layers;
 			break;
 		}
-		found = layer_probe(&t->layers[l], start, end);
-		if (found == QCOW_FOUND_MISS)
-			return l;
-		if (found != QCOW_FOUND_NONE)
+		if (!layer_is_empty(&t->layers[l], start, end, miss))
 			break;
 	}
-	WRITE_ONCE(*slot, nr << SKIP_LAYER_BITS | l);
+	if (*miss == NO_MISS)
+		WRITE_ONCE(*slot, nr << SKIP_LAYER_BITS | l);
 	return l;
 }
 
@@ -232,10 +244,14 @@ static u64 skip_run(struct qcow_target *t, u64 guest, u64 want,
 static enum qcow_found lookup_below(struct qcow_target *t, u64 guest,
 				    unsigned int from, struct qcow_extent *x)
 {
-	unsigned int l = skip_find(t, guest >> t->img->cluster_bits, from);
 	struct qcow_extent y;
 	enum qcow_found found;
+	unsigned int l;
+	u64 miss;
 
+	/* a miss elsewhere in the cluster does not keep this from going on */
+	l = skip_find(t, guest >> t->img->cluster_bits, from, &miss);
+	x->from = l;
 	x->len = skip_run(t, guest, x->len, l);
 	for (; l < t->nr_layers; l++) {
 		struct qcow_layer *layer = &t->layers[l];
@@ -264,26 +280,28 @@ enum qcow_found qcow_lookup_layers(struct qcow_target *t, u64 guest,
 	enum qcow_found found = qcow_lookup(t->img, guest, false, x);
 
 	x->layer = 0;
+	x->from = 0;
 	if (likely(found != QCOW_FOUND_NONE))
 		return found;
 	return t->nr_layers == 1 ? QCOW_FOUND_ZERO :
 		lookup_below(t, guest, from, x);
 }
 
-bool qcow_zero_below(struct qcow_target *t, u64 guest)
+bool qcow_probe_below(struct qcow_target *t, u64 guest, unsigned int *from,
+		      u64 *miss)
 {
-	return t->nr_layers == 1 ||
-		skip_find(t, guest >> t->img->cluster_bits, 0) == t->nr_layers;
+	*from = skip_find(t, guest >> t->img->cluster_bits, *from, miss);
+	return *miss == NO_MISS;
 }
 
-bool qcow_probe_below(struct qcow_target *t, u64 guest, unsigned int *layer)
+bool qcow_zero_below(struct qcow_target *t, u64 guest)
 {
-	u64 nr = guest >> t->img->cluster_bits;
+	unsigned int from = 0;
+	u64 miss;
 
-	*layer = skip_find(t, nr, *layer);
-	/* only what is known is remembered */
-	return READ_ONCE(t->skip[nr & t->skip_mask]) ==
-		(nr << SKIP_LAYER_BITS | *layer);
+	return t->nr_layers == 1 ||
+		(qcow_probe_below(t, guest, &from, &miss) &&
+		 from == t->nr_layers);
 }
 
 bool qcow_zero_known(struct qcow_target *t, u64 guest)

@@ -25,12 +25,15 @@ enum qcow_found {
  *       for MISS and OTHER)
  * @host: bytes, for HOST; the entry, for COMPRESSED
  * @layer: the layer that says so
+ * @from: the layers between the top and this one have nothing in all of the
+ *        top's cluster
  * @slice: layer 0's slice; NULL: not in memory.  Valid in the RCU section.
  */
 struct qcow_extent {
 	u64 len;
 	u64 host;
 	unsigned int layer;
+	unsigned int from;
 	struct qcow_slice *slice;
 };
 
@@ -44,8 +47,7 @@ enum qcow_found qcow_lookup(struct qcow_image *img, u64 guest, bool write,
 
 /**
  * qcow_lookup_layers - map a guest range for reading, through all layers
- * @from: layers above it have nothing in the top image's cluster of @guest: 0,
- *        or the @layer of an earlier MISS
+ * @from: 0, or the @from of an earlier MISS in the same cluster of the top
  * Never NONE or OTHER.  Takes no lock, inside rcu_read_lock().
  */
 enum qcow_found qcow_lookup_layers(struct qcow_target *t, u64 guest,
@@ -61,10 +63,12 @@ bool qcow_zero_known(struct qcow_target *t, u64 guest);
 
 /*
  * Makes it known whether the layers below read as zeroes in a cluster.  False:
- * a slice must be loaded first, for the image of layer *@layer (in: where an
- * earlier try has stopped, 0: none).  Inside rcu_read_lock().
+ * the slice of guest offset *@miss must be loaded first, for the image of
+ * layer *@from (in: what an earlier try has left there, or 0).  Inside
+ * rcu_read_lock().
  */
-bool qcow_probe_below(struct qcow_target *t, u64 guest, unsigned int *layer);
+bool qcow_probe_below(struct qcow_target *t, u64 guest, unsigned int *from,
+		      u64 *miss);
 
 /*
  * Does the top's whole cluster read as zeroes, as far as is known?  Not for

@@ -77,9 +77,10 @@ static u32 alloc_take(struct qcow_target *t, u64 guest, u32 n, bool *zeroed,
 
 	if (!img->external)
 		return qcow_grant_take(t->dev, n, zeroed, all, host);
+	/* what is in the file where nothing is allocated is not known */
 	*host = round_down(guest, img->cluster_size);
-	*zeroed = img->data_raw;
-	return must && !img->data_raw ? 0 : n;
+	*zeroed = false;
+	return must ? 0 : n;
 }
 
 /* A run of entries without clusters. */

@@ -238,6 +238,24 @@ static int claim_runs(struct qcow_device *dev, enum qcow_claim kind,
 	return 0;
 }
 
+/*
+ * Forgets what was claimed.  Where the daemon has changed the mapping, data
+ * and tables may be elsewhere, too; the next resume claims them again.
+ */
+static int claims_anew(struct qcow_device *dev, struct qcow_image *img)
+{
+	struct qcow_claims *c = &img->claims;
+
+	lockdep_assert_held(&c->lock);
+	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
+	if (!READ_ONCE(img->stale))
+		return 0;
+	qcow_claims_reset(c, QCOW_CLAIM_KERNEL);
+	qcow_claims_reset(c, QCOW_CLAIM_DATA);
+	qcow_claims_reset(c, QCOW_CLAIM_SEEN);
+	return qcow_grants_claim(dev, c);
+}
+
 static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 {
 	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
@@ -245,21 +263,28 @@ static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 	struct qcow_claims *c = &img->claims;
 	const struct dm_qcow_run *runs;
 	unsigned int n;
-	bool anew;
+	bool anew, drop;
+	u32 what;
 	int r;
 
-	if (flags && nla_get_u32(flags) & ~DM_QCOW_CLAIM_ANEW)
+	what = flags ? nla_get_u32(flags) : 0;
+	anew = what == DM_QCOW_CLAIM_ANEW;
+	drop = what == DM_QCOW_CLAIM_DROP;
+	if (what && !anew && !drop)
 		return -EINVAL;
-	anew = flags && nla_get_u32(flags);
 	if (anew && test_bit(QCOW_DEV_ACTIVE, &dev->flags))
 		return -EBUSY;
 	r = get_runs(dev, info, qcow_image_bytes(img), &runs, &n);
 	if (r)
 		return r;
 	mutex_lock(&c->lock);
+	r = 0;
 	if (anew)
-		qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
-	r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
+		r = claims_anew(dev, img);
+	if (!r && drop)
+		unclaim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
+	else if (!r)
+		r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
 	mutex_unlock(&c->lock);
 	return r;
 }

@@ -37,6 +37,8 @@ void qcow_pend_begin(struct qcow_slice *s, u32 idx, u32 nr, u64 host,
 	io->idx = idx;
 	io->nr = nr;
 	io->host = host;
+	if (flags & QCOW_PEND_JOIN)
+		io->flags |= QCOW_IO_JOIN;
 }
 
 void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io)
@@ -51,6 +53,7 @@ void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io)
 	io->idx = idx;
 	io->nr = 1;
 	io->host = e & QCOW2_OFFSET_MASK;
+	io->flags |= QCOW_IO_JOIN;
 }
 
 void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, u64 bitmap,
@@ -109,14 +112,25 @@ static void pend_revert(struct qcow_device *dev, struct qcow_slice *s, u32 idx)
 		qcow_grant_put(dev, e & QCOW2_OFFSET_MASK, 1);
 }
 
+/* Is the entry still in the state in which the write was given it? */
+static bool pend_is_mine(u64 e, u64 host, bool join)
+{
+	/*
+	 * Another write may have linked it already, and others have zeroed it,
+	 * locked it or given it the same cluster again since.
+	 */
+	return qcow_entry_pending(e) && !(e & QCOW_PEND_OLD) &&
+		!!(e & QCOW_PEND_JOIN) == join &&
+		(e & QCOW2_OFFSET_MASK) == host;
+}
+
 static void pend_end_one(struct qcow_device *dev, struct qcow_slice *s,
-			 u32 idx, u64 host, bool ok)
+			 u32 idx, u64 host, bool join, bool ok)
 {
 	u64 e = s->ent[idx];
 	u32 users;
 
-	/* linked by another write already, perhaps given away since? */
-	if (!qcow_entry_pending(e) || (e & QCOW2_OFFSET_MASK) != host)
+	if (!pend_is_mine(e, host, join))
 		return;
 	if (ok) {
 		qcow_entry_link(s, idx, host | QCOW2_ENTRY_COPIED, 0,
@@ -161,7 +175,7 @@ void qcow_pend_end(struct qcow_device *dev, struct qcow_io *io,
 	spin_lock_irqsave(&s->lock, flags);
 	for (i = 0; i < io->nr; i++)
 		pend_end_one(dev, s, io->idx + i, io->host + ((u64)i << bits),
-			     !status);
+			     io->flags & QCOW_IO_JOIN, !status);
 	spin_unlock_irqrestore(&s->lock, flags);
 	trace_qcow_link(s->img, s->nr, io->idx, io->nr, io->host,
 			blk_status_to_errno(status));

@@ -489,7 +489,7 @@ int qcow_slice_load(struct qcow_image *img, u64 guest, struct bio *bio,
 		goto out;
 	}
 	r = -EAGAIN;
-	if (xa_load(&img->slices, nr))
+	if (xa_load(&img->slices, nr) || !(e & QCOW2_OFFSET_MASK))
 		goto out;
 	r = -ENOMEM;
 	s = slice_alloc(img, nr);

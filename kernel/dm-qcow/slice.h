@@ -123,9 +123,9 @@ u64 qcow_l1_entry(struct qcow_image *img, u64 guest);
  *       otherwise; NULL if @w is given
  * @w: completed instead
  *
- * Called from process context.  L1 must have a table for the offset.
+ * Called from process context.
  * Return: 0: the bio was taken, or @w will be completed; -EAGAIN: the slice is
- * there, look again; -ENOMEM: no memory now.
+ * there, or there is no table: look again; -ENOMEM: no memory now; -EFBIG.
  */
 int qcow_slice_load(struct qcow_image *img, u64 guest, struct bio *bio,
 		    struct qcow_slice_wait *w);

@@ -67,10 +67,14 @@ static void layers_close(struct qcow_target *t)
 	}
 }
 
-/* The device's blocks are the largest of all: no cluster may be smaller. */
+/*
+ * The device's blocks are the largest of all: no layer may change or end
+ * within one.
+ */
 static bool layers_fit(const struct qcow_target *t)
 {
-	u32 cluster = U32_MAX, block = 0;
+	u64 units = 0;
+	u32 block = 0;
 	unsigned int i;
 
 	for (i = 0; i < t->nr_layers; i++) {
@@ -78,9 +82,11 @@ static bool layers_fit(const struct qcow_target *t)
 
 		block = max(block, bdev_logical_block_size(layer->data));
 		if (layer->img)
-			cluster = min(cluster, layer->img->cluster_size);
+			units |= 1U << layer->img->sc_bits;
+		if (layer->size < t->layers[0].size)
+			units |= layer->size;
 	}
-	return cluster >= block;
+	return !(units & (block - 1));
 }
 
 static int layers_open(struct qcow_target *t)
@@ -93,7 +99,7 @@ static int layers_open(struct qcow_target *t)
 	if (r)
 		return r;
 	if (!layers_fit(t)) {
-		t->ti->error = "a layer's clusters are smaller than another's blocks";
+		t->ti->error = "a layer's clusters or subclusters are smaller than a device's blocks, or its size is no multiple of them";
 		return -EINVAL;
 	}
 	t->img = t->layers[0].img;

@@ -47,21 +47,23 @@ static void read_cut(struct block_device *bdev, struct bio *bio, u64 host)
 		qcow_bio_end(bio, BLK_STS_OK);
 }
 
-void qcow_worker_load(struct qcow_target *t, struct qcow_image *img,
+void qcow_worker_load(struct qcow_target *t, struct qcow_image *img, u64 guest,
 		      struct bio *bio)
 {
 	struct qcow_device *dev = t->dev;
 	int r;
 
 	qcow_stat_inc(dev->stats, slice_loads);
-	r = qcow_slice_load(img, qcow_bio_guest(bio), bio, NULL);
+	r = qcow_slice_load(img, guest, bio, NULL);
 	if (r == -EAGAIN) {
 		qcow_device_defer(dev, bio);
-	} else if (r) {
+	} else if (r == -ENOMEM) {
 		/* no memory: dirty slices hold it, so write them */
 		if (t->img->owner == dev)
 			qcow_commit_start(t->img, false);
 		qcow_device_throttle(dev, bio);
+	} else if (r) {
+		qcow_bio_end(bio, errno_to_blk_status(r));
 	}
 }
 
@@ -113,12 +115,13 @@ static void process_read(struct qcow_target *t, struct bio *bio)
 		found = qcow_lookup_layers(t, guest, io->layer, &x);
 		rcu_read_unlock();
 		if (found == QCOW_FOUND_MISS) {
-			io->layer = x.layer;
+			io->layer = x.from;
 			if (!(io->flags & QCOW_IO_SPLIT)) {
 				qcow_inflight_end(&top->inflight, io->epoch);
 				io->img = NULL;
 			}
-			qcow_worker_load(t, t->layers[x.layer].img, bio);
+			qcow_worker_load(t, t->layers[x.layer].img, guest,
+					 bio);
 			return;
 		}
 		part = bio;
@@ -176,8 +179,10 @@ static void process_alloc(struct qcow_target *t, struct bio *bio,
 /* No slice to allocate in: load it, or make the table that it is in. */
 static void process_no_slice(struct qcow_target *t, struct bio *bio)
 {
-	if (qcow_l1_entry(t->img, qcow_bio_guest(bio)) & QCOW2_OFFSET_MASK)
-		qcow_worker_load(t, t->img, bio);
+	u64 guest = qcow_bio_guest(bio);
+
+	if (qcow_l1_entry(t->img, guest) & QCOW2_OFFSET_MASK)
+		qcow_worker_load(t, t->img, guest, bio);
 	else
 		qcow_worker_table(t, bio);
 }

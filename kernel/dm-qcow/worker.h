@@ -16,8 +16,8 @@ void qcow_worker(struct work_struct *work);
 
 /* Parts of what the worker does; each takes the bio. */
 
-/* Loads the slice at the bio's beginning; then it is deferred again. */
-void qcow_worker_load(struct qcow_target *t, struct qcow_image *img,
+/* Loads the slice of a guest offset; then the bio is deferred again. */
+void qcow_worker_load(struct qcow_target *t, struct qcow_image *img, u64 guest,
 		      struct bio *bio);
 /* Makes the L2 table at the bio's beginning, or a copy of a shared one. */
 void qcow_worker_table(struct qcow_target *t, struct bio *bio);

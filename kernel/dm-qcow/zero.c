@@ -36,6 +36,7 @@
 #include "zero.h"
 
 #define PASS_STEPS	64	/* before others have a turn */
+#define PASS_CLUSTERS	32	/* in one step, over layers below */
 
 static bool is_discard(const struct bio *bio)
 {
@@ -48,16 +49,43 @@ static bool may_unmap(const struct bio *bio)
 	return is_discard(bio) || !(bio->bi_opf & REQ_NOUNMAP);
 }
 
+/* Is there something below, now or when the image is attached otherwise? */
+static bool has_below(const struct qcow_target *t)
+{
+	return t->nr_layers > 1 || t->img->h.backing_file_offset;
+}
+
 /* Can zero entries not hide what is below? */
 static bool no_zero_flag(const struct qcow_target *t)
 {
-	return t->img->h.version < 3 && t->nr_layers > 1;
+	return t->img->h.version < 3 && has_below(t);
+}
+
+/*
+ * Must an entry hide what is below its cluster?  A backing file that is not
+ * attached is hidden from writes of zeroes, as QEMU does.
+ */
+static bool must_hide(struct qcow_target *t, const struct bio *bio, u64 guest)
+{
+	if (t->nr_layers == 1)
+		return has_below(t) && !is_discard(bio);
+	return !qcow_zero_known(t, guest);
 }
 
 /* Is a write of zeroes written, cluster by cluster? */
 static bool is_written(const struct qcow_target *t)
 {
 	return t->img->external || no_zero_flag(t);
+}
+
+/* Where a bio's last whole unit ends: the disk's end is one, too. */
+static u64 units_end(const struct qcow_target *t, const struct bio *bio)
+{
+	u64 end = qcow_bio_guest(bio) + bio->bi_iter.bi_size;
+	u32 unit = 1U << t->img->sc_bits;
+
+	return end == t->layers[0].size ? round_up(end, unit) :
+		round_down(end, unit);
 }
 
 u64 qcow_zero_cut(const struct qcow_target *t, const struct bio *bio, u64 guest)
@@ -194,7 +222,7 @@ static void write_over(struct qcow_target *t, struct bio *bio)
 		r = write_ready(x.slice, qcow_slice_index(t->img, guest), bio);
 	rcu_read_unlock();
 	if (no_slice && qcow_l1_entry(t->img, guest) & QCOW2_OFFSET_MASK)
-		qcow_worker_load(t, t->img, bio);
+		qcow_worker_load(t, t->img, guest, bio);
 	else if (no_slice || r == QCOW_ALLOC_SHARED)
 		qcow_worker_table(t, bio);
 	else if (r == QCOW_ALLOC_RETRY)
@@ -206,16 +234,18 @@ static void write_over(struct qcow_target *t, struct bio *bio)
 static void write_zeroes(struct qcow_target *t, struct bio *bio)
 {
 	struct qcow_extent x = { .len = bio->bi_iter.bi_size };
+	u64 guest = qcow_bio_guest(bio);
 	struct qcow_io *io = qcow_io(bio);
 	enum qcow_found found;
 
 	rcu_read_lock();
-	found = qcow_lookup_layers(t, qcow_bio_guest(bio), io->layer, &x);
+	found = qcow_lookup_layers(t, guest, io->layer, &x);
 	rcu_read_unlock();
 	if (found == QCOW_FOUND_MISS) {
-		io->layer = x.layer;
-		qcow_worker_load(t, t->layers[x.layer].img, bio);
-	} else if (found == QCOW_FOUND_ZERO && x.len >= bio->bi_iter.bi_size) {
+		io->layer = x.from;
+		qcow_worker_load(t, t->layers[x.layer].img, guest, bio);
+	} else if (found == QCOW_FOUND_ZERO && !t->img->data_raw &&
+		   x.len >= bio->bi_iter.bi_size) {
 		qcow_bio_end(bio, BLK_STS_OK);
 	} else {
 		write_over(t, bio);
@@ -237,12 +267,12 @@ enum step {
 /* What a zeroed entry with no cluster is. */
 static u64 entry_zeroed(const struct qcow_target *t)
 {
-	return t->nr_layers > 1 ? QCOW2_L2_ZERO : 0;
+	return has_below(t) ? QCOW2_L2_ZERO : 0;
 }
 
 /* The new entry; *@frees: the old one's clusters go. */
-static u64 entry_zero(const struct qcow_target *t, u64 guest, u64 e,
-		      bool unmap, bool *frees)
+static u64 entry_zero(struct qcow_target *t, const struct bio *bio, u64 guest,
+		      u64 e, bool *frees)
 {
 	const struct qcow_image *img = t->img;
 	bool own = !(e & QCOW2_L2_COMPRESSED) && e & QCOW2_ENTRY_COPIED &&
@@ -250,46 +280,44 @@ static u64 entry_zero(const struct qcow_target *t, u64 guest, u64 e,
 
 	*frees = false;
 	if (!e || e == QCOW2_ENTRY_COPIED)
-		return qcow_zero_known((struct qcow_target *)t, guest) ? e :
-			entry_zeroed(t);
+		return must_hide(t, bio, guest) ? entry_zeroed(t) : e;
 	if (e == QCOW2_L2_ZERO)
 		return e;
-	if (own && !unmap && img->h.version >= 3)
+	if (own && !may_unmap(bio) && img->h.version >= 3)
 		return e | QCOW2_L2_ZERO;
 	*frees = true;
 	return entry_zeroed(t);
 }
 
 /* The same for subclusters of an extended entry. */
-static u64 ext_zero(const struct qcow_target *t, u64 guest, u64 e, u64 *bitmap,
-		    u32 mask, bool unmap, bool *frees)
+static u64 ext_zero(struct qcow_target *t, const struct bio *bio, u64 guest,
+		    u64 e, u64 *bitmap, u32 mask, bool *frees)
 {
 	bool has = e & (QCOW2_L2_COMPRESSED | QCOW2_OFFSET_MASK);
 	u64 b = *bitmap;
 
 	*frees = false;
-	/* what is not there need not be hidden if nothing is below */
-	if (t->nr_layers > 1 || mask != U32_MAX || has || b)
-		b |= (u64)mask << 32;
+	b |= (u64)mask << 32;
 	b &= ~(u64)mask;
-	if (!has && qcow_zero_known((struct qcow_target *)t, guest))
+	if (!has && !must_hide(t, bio, guest))
 		b = *bitmap;
 	if (e & QCOW2_L2_COMPRESSED)
 		*frees = true;
 	else if (has && !(u32)b)
-		*frees = unmap || !(e & QCOW2_ENTRY_COPIED);
+		*frees = may_unmap(bio) || !(e & QCOW2_ENTRY_COPIED);
 	*bitmap = b;
 	return *frees ? 0 : e;
 }
 
 /* The subclusters of the cluster at @guest that the bio covers. */
-static u32 covered(const struct qcow_image *img, const struct bio *bio,
+static u32 covered(const struct qcow_target *t, const struct bio *bio,
 		   u64 guest)
 {
+	const struct qcow_image *img = t->img;
 	u32 in = (guest & (img->cluster_size - 1)) >> img->sc_bits;
-	u64 end = qcow_bio_guest(bio) + bio->bi_iter.bi_size;
 	u64 base = round_down(guest, (u64)img->cluster_size);
-	u32 out = min_t(u64, end - base, img->cluster_size) >> img->sc_bits;
+	u32 out = min_t(u64, units_end(t, bio) - base, img->cluster_size) >>
+		img->sc_bits;
 
 	return out > in ? (u32)GENMASK_ULL(out - 1, in) : 0;
 }
@@ -327,20 +355,26 @@ static enum step zero_entry(struct qcow_target *t, struct qcow_slice *s,
 	if (qcow_entry_busy(s, i))
 		return STEP_TAKEN;
 	if (img->ext) {
-		mask = covered(img, bio, guest);
+		mask = covered(t, bio, guest);
 		bitmap = ent[1];
 		if (*ent & QCOW2_L2_COMPRESSED && mask != U32_MAX)
 			return is_discard(bio) ? STEP_ON : STEP_WRITE;
-		e = ext_zero(t, guest, *ent, &bitmap, mask, may_unmap(bio),
-			     &frees);
+		e = ext_zero(t, bio, guest, *ent, &bitmap, mask, &frees);
 	} else {
-		e = entry_zero(t, guest, *ent, may_unmap(bio), &frees);
+		e = entry_zero(t, bio, guest, *ent, &frees);
 	}
 	if (frees && !freed_merge(img, f, *ent))
 		return STEP_AGAIN;
 	if (e != *ent || (img->ext && bitmap != ent[1]))
 		qcow_entry_link(s, i, e, bitmap, false);
 	return STEP_ON;
+}
+
+/* How far one step goes where layers below must be looked at. */
+static u64 pass_bytes(const struct qcow_target *t)
+{
+	return t->nr_layers == 1 ? U64_MAX >> 1 :
+		(u64)PASS_CLUSTERS << t->img->cluster_bits;
 }
 
 /* As many entries of the slice as one record of freed clusters can hold. */
@@ -353,6 +387,7 @@ static enum step zero_run(struct qcow_target *t, struct qcow_slice *s,
 	enum step r = STEP_ON;
 
 	end = min(end, round_down(guest, span) + span);
+	end = min(end, guest + pass_bytes(t));
 	*done = 0;
 	if (s->state & QCOW_SLICE_DEAD)
 		return STEP_AGAIN;
@@ -379,8 +414,11 @@ static u64 no_table_run(struct qcow_target *t, const struct bio *bio)
 	u64 len = min_t(u64, bio->bi_iter.bi_size,
 			span - (guest & (span - 1))), done = 0;
 
-	if (t->nr_layers == 1)
+	if (!has_below(t) || (t->nr_layers == 1 && is_discard(bio)))
 		return len;
+	if (t->nr_layers == 1)
+		return 0;
+	len = min(len, pass_bytes(t));
 	while (done < len && qcow_zero_below(t, guest + done))
 		done += img->cluster_size -
 			((guest + done) & (img->cluster_size - 1));
@@ -391,15 +429,16 @@ static u64 no_table_run(struct qcow_target *t, const struct bio *bio)
 static bool know_below(struct qcow_target *t, struct bio *bio)
 {
 	struct qcow_io *io = qcow_io(bio);
-	unsigned int layer = io->layer;
+	unsigned int from = io->layer;
 	bool known;
+	u64 miss;
 
 	rcu_read_lock();
-	known = qcow_probe_below(t, qcow_bio_guest(bio), &layer);
+	known = qcow_probe_below(t, qcow_bio_guest(bio), &from, &miss);
 	rcu_read_unlock();
-	io->layer = known ? 0 : layer;
+	io->layer = known ? 0 : from;
 	if (!known)
-		qcow_worker_load(t, t->layers[layer].img, bio);
+		qcow_worker_load(t, t->layers[from].img, miss, bio);
 	return known;
 }
 
@@ -412,6 +451,7 @@ static void look_below(struct qcow_target *t, const struct bio *bio)
 
 	if (t->nr_layers == 1)
 		return;
+	end = min(end, guest + pass_bytes(t));
 	for (; guest < end; guest += t->img->cluster_size)
 		qcow_zero_below(t, guest);
 }
@@ -442,7 +482,7 @@ static enum step zero_slice(struct qcow_target *t, struct bio *bio)
 	else
 		kfree(f);
 	if (!s) {
-		qcow_worker_load(t, t->img, bio);
+		qcow_worker_load(t, t->img, qcow_bio_guest(bio), bio);
 		return STEP_TAKEN;
 	}
 	if (r != STEP_TAKEN)
@@ -503,7 +543,7 @@ static bool discard_trim(struct qcow_target *t, struct bio *bio)
 	u32 unit = 1U << t->img->sc_bits;
 	u64 guest = qcow_bio_guest(bio);
 	u64 start = round_up(guest, unit);
-	u64 end = round_down(guest + bio->bi_iter.bi_size, unit);
+	u64 end = min(units_end(t, bio), guest + bio->bi_iter.bi_size);
 
 	if (start >= end || no_zero_flag(t)) {
 		qcow_bio_end(bio, BLK_STS_OK);

@@ -8,8 +8,6 @@
 features_on="
 	plain		one image with nothing special
 	errors		damaged images are refused, or their I/O fails
-"
-features_off="
 	bitmaps		persistent bitmaps that do not record
 	zero		write zeroes without data
 	discard		discard
@@ -19,6 +17,8 @@ features_off="
 	extl2		extended L2 entries
 	datafile	external data files
 	snapshots	internal snapshots
+"
+features_off="
 	luks		encryption
 "
 

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "graph/driver.h"
+#include "graph/encrypt.h"
 #include "graph/json.h"
 #include "graph/node.h"
 #include "io/lock.h"
@@ -24,11 +25,20 @@
 struct blk_graph {
 	struct blk_node *first;
 	unsigned int generated;		/* names so far */
+	struct blk_secrets *secrets;
 };
 
 struct blk_graph *blk_graph_new(void)
 {
-	return calloc(1, sizeof(struct blk_graph));
+	struct blk_graph *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->secrets = blk_secrets_new();
+	if (g->secrets)
+		return g;
+	free(g);
+	return NULL;
 }
 
 void blk_graph_free(struct blk_graph *g)
@@ -48,7 +58,13 @@ void blk_graph_free(struct blk_graph *g)
 		free(n->opts.filename);
 		free(n);
 	}
+	blk_secrets_free(g->secrets);
 	free(g);
+}
+
+struct blk_secrets *blk_graph_secrets(struct blk_graph *g)
+{
+	return g->secrets;
 }
 
 struct blk_node *blk_graph_first(struct blk_graph *g)
@@ -139,6 +155,7 @@ static void unlink_node(struct blk_graph *g, struct blk_node *n)
 		;
 	if (*p)
 		*p = n->next;
+	blk_encrypt_forget(n);
 	free(n->opts.filename);
 	free(n);
 }
@@ -253,7 +270,11 @@ static int new_node(struct blk_graph *g, const json_t *o,
 	    !(n->opts.filename = strdup(filename ? filename : "")))
 		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				    "out of memory");
+	if (!ret)
+		ret = blk_encrypt_parse(n, o, g->secrets, e);
 	if (ret) {
+		blk_encrypt_forget(n);
+		free(n->opts.filename);
 		free(n);
 		return ret;
 	}

@@ -17,6 +17,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "fmt/luks.h"
 #include "fmt/qcow2.h"
 #include "io/file.h"
 
@@ -24,6 +25,8 @@
 
 struct blk_graph;
 struct blk_driver;
+struct blk_encrypt;
+struct blk_secrets;
 
 enum blk_node_state {
 	BLK_NODE_OPENING,
@@ -36,12 +39,14 @@ enum blk_node_state {
  * @filename: as given, or the path of an adopted file; NULL for format nodes
  * @auto_read_only: fall back to read-only where writing is not permitted
  * @no_backing: "backing": null
+ * @encrypt: the passphrase, until the image is open
  * @lazy_refcounts: -1 not given, else what was given
  */
 struct blk_node_options {
 	char *filename;
 	bool auto_read_only;
 	bool no_backing;
+	struct blk_encrypt *encrypt;
 	int lazy_refcounts;
 };
 
@@ -54,6 +59,8 @@ struct blk_node_options {
  * @writers: how many of the users write; the user counts
  * @file: protocol nodes; NULL if it was lost
  * @image: qcow2 nodes; NULL if it was lost
+ * @key: of an encrypted image; NULL also if it was adopted: then its key is
+ *       not known here
  * @header: of @image, when it was opened: may be read while others use @image
  */
 struct blk_node {
@@ -69,6 +76,7 @@ struct blk_node {
 	struct blk_node *child;
 	struct blk_file *file;
 	struct blk_qcow2 *image;
+	struct blk_luks_key *key;
 	struct blk_node_options opts;
 	struct qcow2_header header;
 	struct blk_node *next;
@@ -81,6 +89,8 @@ struct blk_graph *blk_graph_new(void);
  * replaced.
  */
 void blk_graph_free(struct blk_graph *g);
+/* What object-add has made. */
+struct blk_secrets *blk_graph_secrets(struct blk_graph *g);
 
 /**
  * blk_node_add_begin - first part of blockdev-add: names and references

@@ -14,6 +14,7 @@ OURS = {
     "BLOCK_EXPORT_DELETED.warning",
     "block-export-add.type=device-mapper",
     "query-block-exports.type=device-mapper",
+    "blockdev-add.allow-external", "block_resize.shrink",
 }
 # Members of newer versions than the one that is compared with
 NEWER = {"blockdev-add.active", "blockdev-add.discard-no-unref",
@@ -229,6 +230,8 @@ def test_values():
             c.cmd("blockdev-del", node_name="a")
             e = c.err("blockdev-add", **dict(args, **{name: bad}))
             assert "default" in e["desc"] or "header" in e["desc"], e
+        c.err("blockdev-add", driver="raw", node_name="r", offset=512,
+              file={"driver": "file", "filename": args["file"]["filename"]})
         for name in ("cache-size", "l2-cache-size", "refcount-cache-size",
                      "l2-cache-entry-size"):
             e = c.err("blockdev-add", **dict(args, **{name: 1 << 20}))

@@ -2,7 +2,11 @@
 /*
  * Runs the library's attachments without a daemon: each argument is a step.
  *
- *   attach NAME IMAGE [ro|rw] [TIMEOUT]   blk_attach(), becomes the current one
+ *   attach NAME IMAGE[,IMAGE]... [ro|rw] [TIMEOUT] [SNAPSHOT]
+ *                        blk_attach() of a chain, the top first, becomes the
+ *                        current one; "raw:FILE" is a raw image, and
+ *                        "IMAGE+FILE" one with a data file
+ *   resize BYTES [shrink]
  *   adopt [NAME]         blk_attach_adopt() of the device (or of all)
  *   detach | abandon | forget
  *   get                  prints the kernel's state of the current one
@@ -25,9 +29,15 @@
 #include "kctl/attach.h"
 #include "kctl/dm.h"
 
+#define LAYERS_MAX 64
+
+struct chain {
+	struct blk_attach_layer l[LAYERS_MAX];
+	size_t n;
+};
+
 static struct blk_attachment *cur;
-static struct blk_file *file;
-static struct blk_qcow2 *image;
+static struct chain images;
 static struct blk_genl *genl;
 static atomic_uint heard;
 
@@ -48,39 +58,84 @@ static void notify(void *opaque, unsigned int what)
 	atomic_fetch_or(&heard, what);
 }
 
-static void drop_image(struct blk_file *f, struct blk_qcow2 *q)
+static void drop_file(struct blk_file *f, bool unlock)
 {
-	if (q)
-		blk_qcow2_close(q);
-	if (f) {
+	if (f && unlock)
 		blk_unlock_image(f->fd);
-		blk_file_close(f);
+	blk_file_close(f);
+}
+
+/* Without unlocking what the kernel holds stays locked. */
+static void drop_chain(struct chain *c, bool unlock)
+{
+	size_t i;
+
+	for (i = 0; i < c->n; i++) {
+		if (c->l[i].image)
+			blk_qcow2_close(c->l[i].image);
+		drop_file(c->l[i].file, unlock);
+		drop_file(c->l[i].data, unlock);
 	}
+	memset(c, 0, sizeof(*c));
+}
+
+static int open_file(const char *path, bool rw, struct blk_file **f,
+		     struct blk_error *e)
+{
+	int ret = blk_file_open(path, rw ? BLK_FILE_WRITE : 0, f, e);
+
+	return ret ? ret : blk_lock_image((*f)->fd, path, rw, e);
+}
+
+static int open_layer(char *text, bool rw, struct blk_attach_layer *l,
+		      struct blk_error *e)
+{
+	bool raw = !strncmp(text, "raw:", 4);
+	char *data = strchr(text, '+');
+	int ret;
+
+	if (data)
+		*data++ = '\0';
+	ret = open_file(raw ? text + 4 : text, rw, &l->file, e);
+	if (!ret && !raw)
+		ret = blk_qcow2_open(l->file, &l->image, e);
+	return ret || !data ? ret : open_file(data, rw, &l->data, e);
+}
+
+static int open_chain(char *text, bool rw, struct chain *c,
+		      struct blk_error *e)
+{
+	char *save = NULL, *one;
+	int ret = 0;
+
+	for (one = strtok_r(text, ",", &save); one && !ret && c->n < LAYERS_MAX;
+	     one = strtok_r(NULL, ",", &save)) {
+		ret = open_layer(one, rw && !c->n, &c->l[c->n], e);
+		c->n++;
+	}
+	return ret;
 }
 
 static int do_attach(char *args, struct blk_error *e)
 {
-	char name[256] = "", path[512] = "", mode[8] = "rw";
+	char name[256] = "", paths[4096] = "", mode[8] = "rw", snap[64] = "";
 	struct blk_attachment *a = NULL;
-	struct blk_file *f = NULL;
-	struct blk_qcow2 *q = NULL;
+	struct chain c = { .n = 0 };
 	int timeout = -1, ret;
 	bool rw;
 
-	sscanf(args, "%255s %511s %7s %d", name, path, mode, &timeout);
+	sscanf(args, "%255s %4095s %7s %d %63s", name, paths, mode, &timeout,
+	       snap);
 	rw = !strcmp(mode, "rw");
-	ret = blk_file_open(path, rw ? BLK_FILE_WRITE : 0, &f, e);
-	if (!ret)
-		ret = blk_lock_image(f->fd, path, rw, e);
-	if (!ret)
-		ret = blk_qcow2_open(f, &q, e);
+	ret = open_chain(paths, rw, &c, e);
 	if (!ret) {
 		struct blk_attach_params p = {
 			.name = name,
 			.label = "{\"test\":1}",
-			.file = f,
-			.image = q,
+			.layers = c.l,
+			.n_layers = c.n,
 			.writable = rw,
+			.snapshot = *snap ? snap : NULL,
 			.no_space_timeout = timeout,
 			.notify = notify,
 		};
@@ -88,14 +143,21 @@ static int do_attach(char *args, struct blk_error *e)
 		ret = blk_attach(&p, &a, e);
 	}
 	if (ret) {
-		drop_image(f, q);
+		drop_chain(&c, true);
 		return ret;
 	}
 	cur = a;
-	file = f;
-	image = q;
+	images = c;
 	printf("/dev/mapper/%s\n", name);
 	return 0;
+}
+
+static int do_resize(char *args, struct blk_error *e)
+{
+	char *end;
+	unsigned long long size = strtoull(args, &end, 10);
+
+	return blk_attach_resize(cur, size, strstr(end, "shrink"), e);
 }
 
 static int do_adopt(char *args, struct blk_error *e)
@@ -139,9 +201,7 @@ static int do_detach(char *args, struct blk_error *e)
 	if (e->msg[0])
 		printf("warning: %s\n", e->msg);
 	cur = NULL;
-	drop_image(file, image);
-	file = NULL;
-	image = NULL;
+	drop_chain(&images, true);
 	return 0;
 }
 
@@ -151,13 +211,7 @@ static int do_abandon(char *args, struct blk_error *e)
 	(void)e;
 	blk_attach_abandon(cur);
 	cur = NULL;
-	/* no unlock: what the kernel holds stays locked */
-	if (file) {
-		blk_qcow2_close(image);
-		blk_file_close(file);
-	}
-	image = NULL;
-	file = NULL;
+	drop_chain(&images, false);
 	return 0;
 }
 
@@ -167,9 +221,7 @@ static int do_forget(char *args, struct blk_error *e)
 	(void)e;
 	blk_attach_forget(cur);
 	cur = NULL;
-	drop_image(file, image);
-	file = NULL;
-	image = NULL;
+	drop_chain(&images, true);
 	return 0;
 }
 
@@ -253,6 +305,7 @@ static const struct {
 	int (*fn)(char *args, struct blk_error *e);
 } verbs[] = {
 	{ "attach", do_attach }, { "adopt", do_adopt },
+	{ "resize", do_resize },
 	{ "detach", do_detach }, { "abandon", do_abandon },
 	{ "forget", do_forget }, { "get", do_get }, { "wait", do_wait },
 	{ "sleep", do_sleep }, { "sh", do_sh }, { "kill", do_kill },

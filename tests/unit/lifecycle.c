@@ -159,10 +159,9 @@ static void test_autoclear(void)
 	struct img i;
 	bool was;
 	bool ok = create("", "16M") &&
-		!sh("printf '\\377\\377\\377\\377\\377\\377\\377\\377' | "
+		!sh("printf '\\377\\377\\377\\377\\377\\377\\377\\375' | "
 		    "dd of=i.qcow2 bs=1 seek=88 conv=notrunc status=none") &&
-		img_attach(&i, "i.qcow2", &was) &&
-		img_be64(&i, 88) == QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+		img_attach(&i, "i.qcow2", &was) && !img_be64(&i, 88);
 
 	ksft_test_result(ok, "unknown autoclear bits are cleared");
 	img_close(&i);
@@ -281,9 +280,9 @@ static void test_scan_snapshots(void)
 		    "qemu-img bitmap --add i.qcow2 b0 && "
 		    "qemu-img bitmap --add -g 512 i.qcow2 b1") &&
 		img_open(&i, "i.qcow2");
-	ksft_test_result(ok && blk_qcow2_can_attach(i.q, true, &i.e) < 0 &&
+	ksft_test_result(ok && !blk_qcow2_can_attach(i.q, true, &i.e) &&
 			 !blk_qcow2_can_attach(i.q, false, &i.e),
-			 "snapshots: %s", i.e.msg);
+			 "snapshots and bitmaps are fine");
 	ok = ok && img_ok(&i, blk_qcow2_metadata(i.q, &runs, &n, &i.e),
 			  "metadata");
 	for (size_t k = 1; k < n && ok; k++)

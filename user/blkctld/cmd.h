@@ -24,6 +24,7 @@ CMD(cmd_object_del);
 CMD(cmd_blockdev_add);
 CMD(cmd_blockdev_del);
 CMD(cmd_query_named_block_nodes);
+CMD(cmd_block_resize);
 CMD(cmd_block_export_add);
 CMD(cmd_block_export_del);
 CMD(cmd_query_block_exports);

@@ -47,6 +47,12 @@ static const struct {
 	COUNTER("filled", filled),
 	COUNTER("parked", parked),
 	COUNTER("io-errors", io_errors),
+	COUNTER("read-below", read_below),
+	COUNTER("read-compressed", read_compressed),
+	COUNTER("decompressed", decompressed),
+	COUNTER("discards", discards),
+	COUNTER("write-zeroes", write_zeroes),
+	COUNTER("tables-copied", tables_copied),
 #undef COUNTER
 };
 
@@ -109,6 +115,25 @@ static void put_flags(json_t *o, uint32_t state)
 		blk_json_put_bool(o, flags[i].name, state & flags[i].bit);
 }
 
+static json_t *layers(const struct blk_node *n)
+{
+	json_t *list = json_array(), *o;
+
+	for (; n; n = n->backing) {
+		o = json_object();
+		blk_json_put_str(o, "filename", blk_node_filename(n));
+		/* a file is a raw disk, whether or not a node says so */
+		blk_json_put_str(o, "format", blk_node_is_qcow2(n) ? "qcow2" :
+				 "raw");
+		blk_json_put_str(o, "node-name", n->name);
+		if (n->data)
+			blk_json_put_str(o, "data-file",
+					 blk_node_filename(n->data));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
 static void put_export(json_t *o, const struct export *x)
 {
 	const struct blk_node *n = x->node;
@@ -122,7 +147,10 @@ static void put_export(json_t *o, const struct export *x)
 	blk_json_put_uint(image, "cluster-size",
 			  qcow2_cluster_size(&n->header));
 	blk_json_put_str(image, "file-node-name", n->child->name);
+	blk_json_put_uint(image, "backing-depth", blk_node_depth(n) - 1);
 	json_object_set_new(o, "image", image);
+	json_object_set_new(o, "layers", layers(n));
+	export_dm_put(x, o);
 }
 
 /* As the status line has it: a read-only table is "ro" whatever happened. */

@@ -96,6 +96,10 @@ int export_use_node(struct export *x, struct blk_node *node, bool writable,
 	if (writable && node->read_only)
 		return blk_error_set(e, BLK_ERR_FAILED, EROFS,
 				     "Cannot export read-only node as writable");
+	if (writable && node->parents)
+		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+				     "Node '%s' is a backing node: what is above it would change",
+				     node->name);
 	if (writable ? node->users : node->writers)
 		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 				     "Node '%s' is in use by export '%.80s'%s",
@@ -196,6 +200,8 @@ int cmd_block_export_del(struct qmp_request *rq, json_t **ret,
 				     "Export '%s' is %s", id,
 				     x->state == EXPORT_STARTING ?
 				     "still being added" :
+				     x->state == EXPORT_RESIZING ?
+				     "being resized" :
 				     "already shutting down");
 	x->state = EXPORT_STOPPING;
 	err = x->type->stop(x, rq, !strcmp(mode, "hard"), e);
@@ -223,6 +229,18 @@ void export_stopped(struct export *x, struct qmp_request *rq, int ret,
 	}
 	if (rq)
 		qmp_finish(rq, NULL, ret ? e : NULL);
+	server_check_stopped(s);
+}
+
+void export_resized(struct export *x, struct qmp_request *rq, int ret,
+		    const struct blk_error *e)
+{
+	struct server *s = x->s;
+
+	x->state = EXPORT_RUNNING;
+	if (ret)
+		log_warn("export '%s': %s", x->id, e->msg);
+	qmp_finish(rq, NULL, ret ? e : NULL);
 	server_check_stopped(s);
 }
 

@@ -16,6 +16,7 @@
 enum export_state {
 	EXPORT_STARTING,
 	EXPORT_RUNNING,
+	EXPORT_RESIZING,
 	EXPORT_STOPPING,
 };
 
@@ -41,6 +42,8 @@ struct export {
  *         ended it calls export_started()
  * @stop: begins to remove; QMP_LATER or -errno.  When it has ended it calls
  *        export_stopped()
+ * @resize: begins to change the size of a writable export and its image;
+ *          QMP_LATER or -errno.  When it has ended it calls export_resized()
  * @abandon: the daemon ends, what is exported stays
  * @free: frees what the type has added
  * @info: adds the type's members to query-block-exports
@@ -52,6 +55,8 @@ struct export_type {
 		     struct blk_error *e);
 	int (*stop)(struct export *x, struct qmp_request *rq, bool hard,
 		    struct blk_error *e);
+	int (*resize)(struct export *x, struct qmp_request *rq, uint64_t size,
+		      bool shrink, struct blk_error *e);
 	void (*abandon)(struct export *x);
 	void (*free)(struct export *x);
 	int (*info)(const struct export *x, json_t *o);
@@ -78,6 +83,10 @@ void export_started(struct export *x, struct qmp_request *rq, int ret,
  * same); else it goes on.  Tells everybody, answers @rq (NULL: nobody asked).
  */
 void export_stopped(struct export *x, struct qmp_request *rq, int ret,
+		    const struct blk_error *e);
+
+/* @ret 0, or -errno with @e: it has the size that it had.  Answers @rq. */
+void export_resized(struct export *x, struct qmp_request *rq, int ret,
 		    const struct blk_error *e);
 
 void export_abandon_all(struct server *s);

@@ -32,31 +32,17 @@
  * Adding
  */
 
-static char *make_label(const struct dm_export *d)
-{
-	const struct blk_node *n = d->x.node;
-	json_t *o = json_pack("{s:i, s:s, s:s, s:b, s:s, s:b, s:s, s:b}",
-			      "version", 1, "id", d->x.id,
-			      "node-name", n->name, "read-only", n->read_only,
-			      "file-node-name", n->child->name,
-			      "file-implicit", n->child->implicit,
-			      "name", d->name, "writable", d->x.writable);
-	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-
-	json_decref(o);
-	return text;
-}
-
 static void attach_run(struct blk_ev_work *w)
 {
 	struct dm_export *d = blk_container_of(w, struct dm_export, work);
-	struct blk_node *n = d->x.node;
 	struct blk_attach_params p = {
 		.name = d->name,
 		.label = d->label,
-		.file = n->child->file,
-		.image = n->image,
+		.layers = d->layers,
+		.n_layers = d->n_layers,
 		.writable = d->x.writable,
+		.snapshot = d->snapshot,
+		.invalidate_bitmaps = d->invalidate_bitmaps,
 		.no_space_timeout = d->no_space_timeout,
 		.notify = export_dm_notify,
 		.opaque = &d->x,
@@ -74,11 +60,17 @@ static void attach_done(struct blk_ev_work *w)
 	d->rq = NULL;
 	free(d->label);
 	d->label = NULL;
+	free(d->layers);
+	d->layers = NULL;
 	if (d->ret) {
 		export_started(&d->x, rq, d->ret, &d->err);
 		return;
 	}
 	d->dev = blk_attach_dev(d->att);
+	d->size = blk_attach_size(d->att);
+	if (blk_attach_repaired(d->att))
+		log_warn("export '%s': '%s' was not closed by its last writer; its refcounts have been repaired",
+			 d->x.id, blk_node_filename(d->x.node));
 	if (!kernel_get(d->x.s, d->dev, &k, NULL)) {
 		d->mode = k.mode;
 		d->host_full = k.state & DM_QCOW_STATE_HOST_FULL;
@@ -108,6 +100,21 @@ static int check_name(const struct dm_export *d, const char *name,
 	return 0;
 }
 
+static int take_snapshot(struct dm_export *d, const struct qmp_request *rq,
+			 struct blk_error *e)
+{
+	const char *tag = blk_json_str(rq->args, "snapshot", NULL);
+
+	if (!tag)
+		return 0;
+	if (d->x.writable)
+		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+				     "An internal snapshot can only be exported read-only");
+	d->snapshot = strdup(tag);
+	return d->snapshot ? 0 : blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+					       "out of memory");
+}
+
 static int dm_start(struct export *x, struct qmp_request *rq,
 		    struct blk_error *e)
 {
@@ -115,21 +122,25 @@ static int dm_start(struct export *x, struct qmp_request *rq,
 	const char *name = blk_json_str(rq->args, "name", "");
 	int ret;
 
-	if (!x->node->child)
+	if (!blk_node_is_qcow2(x->node))
 		return blk_error_set(e, BLK_ERR_USAGE, ENOTSUP,
-				     "Node '%s' has driver '%s': only nodes of driver 'qcow2' can be exported as devices yet",
+				     "Node '%s' has driver '%s': only nodes of driver 'qcow2' can be exported as devices",
 				     x->node->name, blk_node_driver(x->node));
-	if (!x->node->image)
-		return blk_error_set(e, BLK_ERR_FAILED, EIO,
-				     "The image of node '%s' was lost: remove the node and add it again",
-				     x->node->name);
+	ret = export_dm_take_layers(d, e);
+	if (ret)
+		return ret;
+	ret = take_snapshot(d, rq, e);
+	if (ret)
+		return ret;
 	ret = check_name(d, name, e);
 	if (ret)
 		return ret;
 	strcpy(d->name, name);
 	d->no_space_timeout =
 		(int)blk_json_int(rq->args, "no-space-timeout", -1);
-	d->label = make_label(d);
+	d->invalidate_bitmaps = blk_json_bool(rq->args, "invalidate-bitmaps",
+					      false);
+	d->label = export_dm_make_label(d);
 	if (!d->label)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
@@ -150,19 +161,6 @@ static int dm_start(struct export *x, struct qmp_request *rq,
 /*
  * Removing
  */
-
-struct blk_file *export_dm_dup_file(struct dm_export *d)
-{
-	struct blk_file *f = blk_attach_file(d->att), *copy;
-	int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
-
-	if (fd < 0)
-		return NULL;
-	if (!blk_file_from_fd(fd, f->path, &copy, NULL))
-		return copy;
-	close(fd);
-	return NULL;
-}
 
 /* The attachment is gone, and its locks with it */
 static void reopen_image(struct dm_export *d)
@@ -191,7 +189,7 @@ static void stop_run(struct blk_ev_work *w)
 
 	memset(&d->err, 0, sizeof(d->err));
 	if (d->lends)
-		d->own_file = export_dm_dup_file(d);
+		d->own_file = export_dm_dup_file(blk_attach_file(d->att));
 	d->ret = blk_detach(d->att, &d->err);
 	if (!d->ret) {
 		reopen_image(d);
@@ -207,7 +205,7 @@ static void forget_run(struct blk_ev_work *w)
 
 	memset(&d->err, 0, sizeof(d->err));
 	if (d->lends)
-		d->own_file = export_dm_dup_file(d);
+		d->own_file = export_dm_dup_file(blk_attach_file(d->att));
 	blk_attach_forget(d->att);
 	d->ret = 0;
 	reopen_image(d);
@@ -280,6 +278,57 @@ static int dm_stop(struct export *x, struct qmp_request *rq, bool hard,
 	return QMP_LATER;
 }
 
+/*
+ * Resizing
+ */
+
+static void resize_run(struct blk_ev_work *w)
+{
+	struct dm_export *d = blk_container_of(w, struct dm_export, work);
+
+	memset(&d->err, 0, sizeof(d->err));
+	d->ret = blk_attach_resize(d->att, d->new_size, d->shrink, &d->err);
+}
+
+static void resize_done(struct blk_ev_work *w)
+{
+	struct dm_export *d = blk_container_of(w, struct dm_export, work);
+	struct blk_node *n = d->x.node;
+	struct qmp_request *rq = d->rq;
+
+	d->rq = NULL;
+	d->size = blk_attach_size(d->att);
+	n->header = *blk_qcow2_header(n->image);
+	if (!d->ret)
+		log_info("export '%s': /dev/mapper/%s has %llu bytes", d->x.id,
+			 d->name, (unsigned long long)d->size);
+	export_resized(&d->x, rq, d->ret, &d->err);
+	export_dm_catch_up(d);
+}
+
+static int dm_resize(struct export *x, struct qmp_request *rq, uint64_t size,
+		     bool shrink, struct blk_error *e)
+{
+	struct dm_export *d = to_dm(x);
+	int ret;
+
+	d->new_size = size;
+	d->shrink = shrink;
+	d->work.run = resize_run;
+	d->work.done = resize_done;
+	ret = blk_ev_work_start(x->s->ev, &d->work);
+	if (ret)
+		return blk_error_set(e, BLK_ERR_FAILED, -ret,
+				     "Could not start a thread: %s",
+				     strerror(-ret));
+	d->rq = rq;
+	return QMP_LATER;
+}
+
+/*
+ * The ends
+ */
+
 static void dm_abandon(struct export *x)
 {
 	struct dm_export *d = to_dm(x);
@@ -296,6 +345,9 @@ static void dm_free(struct export *x)
 	const struct export *o;
 
 	free(d->label);
+	free(d->layers);
+	free(d->snapshot);
+	export_dm_free_layers(d);
 	if (d->own_image)
 		blk_qcow2_close(d->own_image);
 	blk_file_close(d->own_file);
@@ -317,7 +369,27 @@ static int dm_info(const struct export *x, json_t *o)
 	snprintf(path, sizeof(path), "/dev/mapper/%s", d->name);
 	return blk_json_put_str(o, "name", d->name) ||
 		blk_json_put_str(o, "device", path) ||
-		blk_json_put_bool(o, "writable", x->writable);
+		blk_json_put_bool(o, "writable", x->writable) ||
+		(d->snapshot && blk_json_put_str(o, "snapshot", d->snapshot));
+}
+
+int export_dm_put(const struct export *x, json_t *o)
+{
+	const struct dm_export *d =
+		blk_container_of(x, const struct dm_export, x);
+
+	return blk_json_put_uint(o, "size", d->size) ||
+		(d->snapshot && blk_json_put_str(o, "snapshot", d->snapshot));
+}
+
+struct export *export_dm_by_name(struct server *s, const char *name)
+{
+	struct export *x;
+
+	for (x = s->exports; x; x = x->next)
+		if (x->type == &export_dm && !strcmp(to_dm(x)->name, name))
+			return x;
+	return NULL;
 }
 
 const struct export_type export_dm = {
@@ -325,6 +397,7 @@ const struct export_type export_dm = {
 	.size = sizeof(struct dm_export),
 	.start = dm_start,
 	.stop = dm_stop,
+	.resize = dm_resize,
 	.abandon = dm_abandon,
 	.free = dm_free,
 	.info = dm_info,

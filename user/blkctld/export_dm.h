@@ -29,4 +29,9 @@ void export_dm_look_at_all(struct server *s);
 /* NULL: not one of ours, or not yet running */
 struct export *export_dm_by_dev(struct server *s, uint64_t dev);
 
+/* Adds what this type knows to an element of query-device-mapper. */
+int export_dm_put(const struct export *x, json_t *o);
+/* By the device's name; NULL: none */
+struct export *export_dm_by_name(struct server *s, const char *name);
+
 #endif

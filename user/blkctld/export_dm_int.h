@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What export_dm.c and export_dm_watch.c share.  Nobody else includes it.
+ * What the files of this export type share.  Nobody else includes it.
  */
 #ifndef BLKCTLD_EXPORT_DM_INT_H
 #define BLKCTLD_EXPORT_DM_INT_H
@@ -15,11 +15,16 @@
  * struct dm_export - an export of type "device-mapper"
  * @adopted: @att owns a file and an image
  * @lends: and the node has no others
+ * @size: of the device, bytes
+ * @snapshot: what it shows, or NULL: the active state
  * @mode, @host_full, @corrupt: what was told last
  * @post, @what: notifications of the attachment, BLK_ATTACH_*
  * @late: those that came while it was STARTING or STOPPING
  * @work, @rq, @ret, @err: the one thing that is being done
- * @label: for the next daemon; while attaching
+ * @label: for the next daemon; while attaching and adopting
+ * @layers, @n_layers: what is attached; while attaching
+ * @invalidate_bitmaps, @new_size, @shrink: arguments, while it is done
+ * @adopted_layers, @n_adopted: what the nodes get; while adopting
  * @own_file, @own_image: what the node gets when it is done
  */
 struct dm_export {
@@ -30,6 +35,8 @@ struct dm_export {
 	struct blk_attachment *att;
 	bool adopted;
 	bool lends;
+	uint64_t size;
+	char *snapshot;
 	enum dm_qcow_mode mode;
 	bool host_full;
 	bool corrupt;
@@ -43,6 +50,13 @@ struct dm_export {
 	int ret;
 	struct blk_error err;
 	char *label;
+	struct blk_attach_layer *layers;
+	size_t n_layers;
+	bool invalidate_bitmaps;
+	uint64_t new_size;
+	bool shrink;
+	struct blk_adopted *adopted_layers;
+	size_t n_adopted;
 	struct blk_file *own_file;
 	struct blk_qcow2 *own_image;
 };
@@ -60,9 +74,21 @@ void export_dm_catch_up(struct dm_export *d);
 void export_dm_gone(struct dm_export *d);
 
 /*
- * Any thread: an open file of our own beside the attachment's, sharing its
- * locks; NULL if there can be none.
+ * export_dm_chain.c
  */
-struct blk_file *export_dm_dup_file(struct dm_export *d);
+
+/* Any thread: the same open file, sharing its locks; NULL: there can be none */
+struct blk_file *export_dm_dup_file(const struct blk_file *f);
+/* The node's chain as @layers of the export. */
+int export_dm_take_layers(struct dm_export *d, struct blk_error *e);
+/* What the next daemon needs to know; as many names as there is room for. */
+char *export_dm_make_label(const struct dm_export *d);
+/* Any thread: @adopted_layers of the attachment's. */
+int export_dm_dup_layers(struct dm_export *d, struct blk_error *e);
+/* Closes those of them that no node has got. */
+void export_dm_free_layers(struct dm_export *d);
+/* Nodes for the adopted layers, by the names of the label. */
+int export_dm_add_nodes(struct dm_export *d, const json_t *label,
+			struct blk_node **out, struct blk_error *e);
 
 #endif

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "export_dm_int.h"
 #include "graph/json.h"
@@ -166,13 +165,8 @@ int export_dm_adopt(struct export *x, struct blk_error *e)
 		return ret;
 	d->adopted = true;
 	d->lends = blk_attach_writable(d->att);
-	if (d->lends)
-		return 0;
-	d->own_file = export_dm_dup_file(d);
-	if (!d->own_file)
-		return blk_error_set(e, BLK_ERR_FAILED, EMFILE,
-				     "its file can't be duplicated");
-	return blk_qcow2_open(d->own_file, &d->own_image, e);
+	d->size = blk_attach_size(d->att);
+	return export_dm_dup_layers(d, e);
 }
 
 /* The label's id if it is good and free */
@@ -190,14 +184,6 @@ static void set_id(struct export *x, const json_t *label)
 	x->id = copy;
 }
 
-static bool same_file(const struct blk_file *a, const struct blk_file *b)
-{
-	struct stat x, y;
-
-	return a && b && !fstat(a->fd, &x) && !fstat(b->fd, &y) &&
-		x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 /* Another reader of the same image has brought the node back already */
 static struct blk_node *shared_node(const struct dm_export *d,
 				    const json_t *label)
@@ -206,38 +192,38 @@ static struct blk_node *shared_node(const struct dm_export *d,
 					   blk_json_str(label, "node-name",
 							""));
 
-	return n && !d->lends && n->child && !n->writers &&
-		same_file(n->child->file, d->own_file) ? n : NULL;
+	return n && !d->lends && blk_node_is_qcow2(n) && !n->writers &&
+		blk_node_file(n) && blk_node_depth(n) == d->n_adopted &&
+		blk_file_same(blk_node_file(n), d->adopted_layers[0].file) ?
+		n : NULL;
 }
 
 static int add_node(struct dm_export *d, const json_t *label,
 		    struct blk_error *e)
 {
-	struct blk_file *file = d->lends ? blk_attach_file(d->att) :
-		d->own_file;
-	struct blk_qcow2 *image = d->lends ? blk_attach_image(d->att) :
-		d->own_image;
 	struct blk_node *n;
 	int ret;
 
-	ret = blk_node_add_adopted(d->x.s->graph,
-				   blk_json_str(label, "node-name", NULL),
-				   blk_json_str(label, "file-node-name", NULL),
-				   blk_json_bool(label, "file-implicit", true),
-				   file, image, !file->writable ||
-				   blk_json_bool(label, "read-only",
-						 !d->lends), &n, e);
+	ret = export_dm_add_nodes(d, label, &n, e);
 	if (ret)
 		return ret;
 	ret = export_use_node(&d->x, n, d->lends, e);
-	if (ret) {
+	if (!ret)
+		return 0;
+	if (d->lends)
 		blk_node_replace(n, NULL, NULL);
-		blk_node_del(d->x.s->graph, n->name, NULL);
-		return ret;
-	}
-	d->own_file = NULL;
-	d->own_image = NULL;
-	return 0;
+	blk_node_del(d->x.s->graph, n->name, NULL);
+	return ret;
+}
+
+static int take_snapshot(struct dm_export *d, const json_t *label,
+			 struct blk_error *e)
+{
+	const char *tag = blk_json_str(label, "snapshot", NULL);
+
+	d->snapshot = tag ? strdup(tag) : NULL;
+	return d->snapshot || !tag ? 0 :
+		blk_error_set(e, BLK_ERR_FAILED, ENOMEM, "out of memory");
 }
 
 int export_dm_adopted(struct export *x, struct blk_error *e)
@@ -251,7 +237,11 @@ int export_dm_adopted(struct export *x, struct blk_error *e)
 		log_warn("/dev/mapper/%s has no label of ours: names are generated",
 			 blk_attach_name(d->att));
 	set_id(x, label);
-	ret = n ? export_use_node(x, n, false, e) : add_node(d, label, e);
+	ret = take_snapshot(d, label, e);
+	if (!ret)
+		ret = n ? export_use_node(x, n, false, e) :
+			add_node(d, label, e);
+	export_dm_free_layers(d);
 	json_decref(label);
 	if (ret)
 		return ret;

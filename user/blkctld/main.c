@@ -28,6 +28,7 @@
 #include "version.h"
 
 #define DEFAULT_SOCKET	"/run/blkctld.sock"
+#define DEFAULT_EXTERNAL_DIRS	"/etc/blkctl/external-dirs"
 #define STOP_MS		10000	/* for work under way when it ends */
 #define ABANDON_S	20
 
@@ -40,10 +41,13 @@ struct options {
 	char *pidfile;
 	bool foreground;
 	int log_level;
+	char **allowed;
+	size_t n_allowed;
+	char *allow_list;
 };
 
 enum { OPT_SOCKET = 1, OPT_FOREGROUND, OPT_PIDFILE, OPT_LOG_LEVEL,
-       OPT_VERSION, OPT_HELP };
+       OPT_ALLOW_EXTERNAL, OPT_EXTERNAL_DIRS, OPT_VERSION, OPT_HELP };
 
 static const struct {
 	const char *name;
@@ -58,6 +62,10 @@ static const struct {
 	{ "pidfile", "PATH", OPT_PIDFILE, "write the process id here" },
 	{ "log-level", "LEVEL", OPT_LOG_LEVEL,
 	  "error, warning, info (default) or debug" },
+	{ "allow-external", "DIR", OPT_ALLOW_EXTERNAL,
+	  "image headers may name files in this directory; repeatable" },
+	{ "external-dirs", "FILE", OPT_EXTERNAL_DIRS,
+	  "a list of such directories (" DEFAULT_EXTERNAL_DIRS ")" },
 	{ "version", NULL, OPT_VERSION, "print the version" },
 	{ "help", NULL, OPT_HELP, "print this" },
 };
@@ -74,7 +82,7 @@ static void print_help(void)
 		snprintf(left, sizeof(left), "--%s%s%s", option_table[i].name,
 			 option_table[i].arg ? " " : "",
 			 option_table[i].arg ? option_table[i].arg : "");
-		printf("  %-20s %s\n", left, option_table[i].help);
+		printf("  %-22s %s\n", left, option_table[i].help);
 	}
 }
 
@@ -93,6 +101,18 @@ static char *absolute(const char *path)
 }
 
 /* -1: go on; else the exit code */
+static int add_allowed(struct options *o, const char *dir)
+{
+	char **v = realloc(o->allowed, (o->n_allowed + 1) * sizeof(*v));
+
+	if (!v)
+		return 1;
+	o->allowed = v;
+	v[o->n_allowed] = absolute(dir);
+	return v[o->n_allowed++] ? -1 : 1;
+}
+
+/* -1: go on; else the exit code */
 static int one_option(struct options *o, int val)
 {
 	switch (val) {
@@ -104,6 +124,12 @@ static int one_option(struct options *o, int val)
 		free(o->pidfile);
 		o->pidfile = absolute(optarg);
 		return o->pidfile ? -1 : 1;
+	case OPT_ALLOW_EXTERNAL:
+		return add_allowed(o, optarg);
+	case OPT_EXTERNAL_DIRS:
+		free(o->allow_list);
+		o->allow_list = absolute(optarg);
+		return o->allow_list ? -1 : 1;
 	case OPT_FOREGROUND:
 		o->foreground = true;
 		return -1;
@@ -299,6 +325,24 @@ static void on_adopted(struct server *s)
 	tell_parent(&d->ready, 0);
 }
 
+static struct blk_graph *new_graph(const struct options *o)
+{
+	struct blk_graph *g = blk_graph_new();
+	size_t i;
+	int ret;
+
+	if (!g)
+		return NULL;
+	ret = blk_graph_allow_list(g, o->allow_list ? o->allow_list :
+				   DEFAULT_EXTERNAL_DIRS);
+	for (i = 0; i < o->n_allowed && !ret; i++)
+		ret = blk_graph_allow_dir(g, o->allowed[i]);
+	if (!ret)
+		return g;
+	blk_graph_free(g);
+	return NULL;
+}
+
 static int set_up(struct daemon *d, struct blk_error *e)
 {
 	char *lock = NULL;
@@ -322,7 +366,7 @@ static int set_up(struct daemon *d, struct blk_error *e)
 		ret = watch_signals(d, e);
 	if (ret)
 		return ret;
-	d->s.graph = blk_graph_new();
+	d->s.graph = new_graph(d->opts);
 	if (!d->s.graph)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
@@ -414,5 +458,9 @@ int main(int argc, char **argv)
 		ret = run(&opts);
 	free(opts.socket);
 	free(opts.pidfile);
+	free(opts.allow_list);
+	while (opts.n_allowed)
+		free(opts.allowed[--opts.n_allowed]);
+	free(opts.allowed);
 	return ret;
 }

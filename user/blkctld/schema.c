@@ -49,6 +49,12 @@ OBJECT(query_nodes_args, "q_obj_query-named-block-nodes-arg",
 	OPT("flat", &qmp_bool));
 OBJECT(query_dm_args, "q_obj_query-device-mapper-arg",
 	OPT("id", &qmp_str));
+/* "shrink" is ours: data may be lost only where it was asked for */
+OBJECT(resize_args, "q_obj_block_resize-arg",
+	OPT("device", &qmp_str),
+	OPT("node-name", &qmp_str),
+	REQ("size", &qmp_int),
+	OPT("shrink", &qmp_bool));
 /* "warning" is ours: gone, but something about it failed */
 OBJECT(export_deleted, "q_obj_BLOCK_EXPORT_DELETED-arg",
 	REQ("id", &qmp_str),
@@ -67,6 +73,7 @@ const struct qmp_command qmp_commands[] = {
 	{ "blockdev-del", &node_name_args, NULL, cmd_blockdev_del },
 	{ "query-named-block-nodes", &query_nodes_args,
 	  &qmp_block_device_info_list, cmd_query_named_block_nodes },
+	{ "block_resize", &resize_args, NULL, cmd_block_resize },
 	{ "block-export-add", &qmp_export_options, NULL,
 	  cmd_block_export_add },
 	{ "block-export-del", &qmp_export_del_args, NULL,

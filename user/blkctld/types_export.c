@@ -19,7 +19,9 @@ ENUM(mode, "DeviceMapperMode", "rw", "out_of_space", "ro", "fail");
 OBJECT(dm_options, "BlockExportOptionsDeviceMapper",
 	REQ("name", &qmp_str),
 	{ .name = "no-space-timeout", .type = &qmp_int, .optional = true,
-	  .max = 86400 });
+	  .max = 86400 },
+	OPT("snapshot", &qmp_str),
+	OPT("invalidate-bitmaps", &qmp_bool));
 
 const struct qmp_type qmp_export_options = {
 	.kind = QMP_OBJECT, .name = "BlockExportOptions",
@@ -57,7 +59,8 @@ const struct qmp_type qmp_export_del_args = {
 OBJECT(dm_info, "BlockExportInfoDeviceMapper",
 	REQ("name", &qmp_str),
 	REQ("device", &qmp_str),
-	REQ("writable", &qmp_bool));
+	REQ("writable", &qmp_bool),
+	OPT("snapshot", &qmp_str));
 
 static const struct qmp_type export_info = {
 	.kind = QMP_OBJECT, .name = "BlockExportInfo",
@@ -92,16 +95,36 @@ OBJECT(dm_stats, "DeviceMapperStats",
 	REQ("slices-reclaimed", &qmp_int),
 	REQ("filled", &qmp_int),
 	REQ("parked", &qmp_int),
-	REQ("io-errors", &qmp_int));
+	REQ("io-errors", &qmp_int),
+	REQ("read-below", &qmp_int),
+	REQ("read-compressed", &qmp_int),
+	REQ("decompressed", &qmp_int),
+	REQ("discards", &qmp_int),
+	REQ("write-zeroes", &qmp_int),
+	REQ("tables-copied", &qmp_int));
 
 OBJECT(dm_image, "DeviceMapperImage",
 	REQ("filename", &qmp_str),
 	REQ("format", &qmp_str),
 	REQ("virtual-size", &qmp_int),
 	REQ("cluster-size", &qmp_int),
-	REQ("file-node-name", &qmp_str));
+	REQ("file-node-name", &qmp_str),
+	REQ("backing-depth", &qmp_int));
 
-/* Without id, node-name and image: a device that this daemon does not manage */
+/* The top first; "data-file": where its data is, if that is another file */
+OBJECT(dm_layer, "DeviceMapperLayer",
+	REQ("filename", &qmp_str),
+	REQ("format", &qmp_str),
+	REQ("node-name", &qmp_str),
+	OPT("data-file", &qmp_str));
+static const struct qmp_type dm_layer_list = {
+	.kind = QMP_ARRAY, .elem = &dm_layer,
+};
+
+/*
+ * Without id, node-name, image, size and layers: a device that this daemon does
+ * not manage
+ */
 OBJECT(device_mapper_info, "DeviceMapperInfo",
 	OPT("id", &qmp_str),
 	OPT("node-name", &qmp_str),
@@ -129,6 +152,9 @@ OBJECT(device_mapper_info, "DeviceMapperInfo",
 	REQ("cookie", &qmp_int),
 	REQ("stats", &dm_stats),
 	OPT("image", &dm_image),
+	OPT("size", &qmp_int),
+	OPT("snapshot", &qmp_str),
+	OPT("layers", &dm_layer_list),
 	OPT("label", &qmp_str));
 const struct qmp_type qmp_device_mapper_info_list = {
 	.kind = QMP_ARRAY, .elem = &device_mapper_info,

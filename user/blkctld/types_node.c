@@ -11,7 +11,7 @@
  * Arguments
  */
 
-ENUM(driver, "BlockdevDriver", "file", "host_device", "qcow2");
+ENUM(driver, "BlockdevDriver", "file", "host_device", "qcow2", "raw");
 ENUM(discard, "BlockdevDiscardOptions", "ignore", "unmap");
 ENUM(detect_zeroes, "BlockdevDetectZeroesOptions", "off", "on", "unmap");
 ENUM(on_off_auto, "OnOffAuto", "auto", "on", "off");
@@ -73,7 +73,7 @@ static const struct qmp_type encryption = {
 
 OBJECT(qcow2_options, "BlockdevOptionsQcow2",
 	REQ("file", &blockdev_ref),
-	ONLY("backing", &blockdev_ref_or_null, "null"),
+	OPT("backing", &blockdev_ref_or_null),
 	OPT("lazy-refcounts", &qmp_bool),
 	ONLY("pass-discard-request", &qmp_bool, "false"),
 	ONLY("pass-discard-snapshot", &qmp_bool, "true"),
@@ -86,7 +86,14 @@ OBJECT(qcow2_options, "BlockdevOptionsQcow2",
 	ONLY("refcount-cache-size", &qmp_int, ""),
 	ONLY("cache-clean-interval", &qmp_int, "600"),
 	OPT("encrypt", &encryption),
-	ONLY("data-file", &blockdev_ref, ""));
+	OPT("data-file", &blockdev_ref),
+	/* ours: the header may name files of other directories */
+	OPT("allow-external", &qmp_bool));
+
+OBJECT(raw_options, "BlockdevOptionsRaw",
+	REQ("file", &blockdev_ref),
+	ONLY("offset", &qmp_int, "0"),
+	ONLY("size", &qmp_int, ""));
 
 const struct qmp_type qmp_blockdev_options = {
 	.kind = QMP_OBJECT, .name = "BlockdevOptions",
@@ -107,6 +114,7 @@ const struct qmp_type qmp_blockdev_options = {
 		{ "file", &file_options },
 		{ "host_device", &file_options },
 		{ "qcow2", &qcow2_options },
+		{ "raw", &raw_options },
 		{ NULL, NULL }
 	},
 };
@@ -149,6 +157,7 @@ static const struct qmp_type image_specific = {
 	},
 };
 
+static const struct qmp_type image_info;
 OBJECT(image_info, "ImageInfo",
 	REQ("filename", &qmp_str),
 	REQ("format", &qmp_str),
@@ -161,6 +170,7 @@ OBJECT(image_info, "ImageInfo",
 	OPT("backing-filename", &qmp_str),
 	OPT("full-backing-filename", &qmp_str),
 	OPT("backing-filename-format", &qmp_str),
+	OPT("backing-image", &image_info),
 	OPT("format-specific", &image_specific));
 
 OBJECT(cache_info, "BlockdevCacheInfo",

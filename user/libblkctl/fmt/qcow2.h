@@ -35,15 +35,98 @@ const struct qcow2_header *blk_qcow2_header(const struct blk_qcow2 *q);
 const char *blk_qcow2_backing_file(const struct blk_qcow2 *q);
 const char *blk_qcow2_backing_format(const struct blk_qcow2 *q);
 
+/*
+ * The external data file: its name in the header, NULL if that does not say;
+ * QCOW2_INCOMPAT_DATA_FILE says whether there is one.  Valid until close.
+ */
+const char *blk_qcow2_data_file(const struct blk_qcow2 *q);
+/* Can the data file be read as a raw image of the whole disk? */
+bool blk_qcow2_data_file_raw(const struct blk_qcow2 *q);
+
 /**
  * blk_qcow2_can_attach - can the kernel module of this version serve it?
- * Names the feature that is in the way: unknown incompatible bits (by their
- * names from the feature name table), dirty or corrupt (when @writable),
- * external data file, zstd compression type, extended L2, encryption, backing
- * file, and when @writable: internal snapshots, persistent bitmaps.
+ * Refused: features that contradict each other, legacy AES encryption, and
+ * when @writable: images marked as corrupt, damaged refcount tables, snapshots
+ * together with an external data file, clusters smaller than the host's
+ * blocks.  (Unknown incompatible bits are refused, by name, at open.)
+ * A writable attach goes on with blk_qcow2_repair() and
+ * blk_qcow2_bitmaps_begin(), before blk_qcow2_mark().
  */
 int blk_qcow2_can_attach(struct blk_qcow2 *q, bool writable,
 			 struct blk_error *e);
+
+/**
+ * blk_qcow2_repair - what an image with the dirty bit needs before it is written
+ * Counts all references anew, makes the refcounts right (up and down) and the
+ * COPIED bits of the active tables, then clears the dirty bit.  A crash at any
+ * point leaves the bit set and loses nothing.  Does nothing to an image that is
+ * not dirty.  Where structures overlap or lie outside the file, it refuses and
+ * changes nothing.  Long: every L2 table is read, most of them twice.
+ * @repaired: it was dirty and is not any more
+ */
+int blk_qcow2_repair(struct blk_qcow2 *q, bool *repaired, struct blk_error *e);
+
+/*
+ * Internal snapshots
+ */
+
+/**
+ * struct blk_qcow2_snapshot - one of them
+ * @id, @name: malloc'ed
+ * @disk_size: of the disk in the snapshot, bytes
+ * @vm_state_size: bytes
+ */
+struct blk_qcow2_snapshot {
+	char *id;
+	char *name;
+	uint64_t l1_offset;
+	uint32_t l1_size;
+	uint64_t disk_size;
+	uint64_t vm_state_size;
+	uint32_t date_sec;
+	uint32_t date_nsec;
+	uint64_t vm_clock_nsec;
+};
+
+/**
+ * blk_qcow2_snapshot_find - by id, and if no snapshot has this id, by name
+ * Its L1 table is checked as far as the header's would be: aligned, in the
+ * file, large enough for the disk size.
+ * Return: -ENOENT: there is none of that id or name
+ */
+int blk_qcow2_snapshot_find(struct blk_qcow2 *q, const char *tag,
+			    struct blk_qcow2_snapshot *out,
+			    struct blk_error *e);
+/* Frees what is in it; an empty one is fine. */
+void blk_qcow2_snapshot_clear(struct blk_qcow2_snapshot *s);
+
+/**
+ * blk_qcow2_bitmaps_begin - before writes that no persistent bitmap records
+ * A bitmap that records (auto) and is consistent would silently become wrong:
+ * refused, unless @invalidate.  Then such bitmaps are marked as in use,
+ * durably, and stay so: QEMU calls them inconsistent.  Others stay as they are,
+ * and so does an extension without its autoclear bit, which nobody trusts.
+ */
+int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
+			    struct blk_error *e);
+
+/**
+ * blk_qcow2_resize - change the disk's size
+ * @size: bytes, a multiple of 512
+ * @shrink: without it a smaller size is refused
+ * @backing_size: bytes of the disk of the backing file, 0: there is none
+ *
+ * The caller owns all metadata: the image is not attached, or it is suspended
+ * and handed over, and no leak scan is under way (-EBUSY).  Clusters that are
+ * granted stay so.  The new part reads as zeroes, also where the backing file
+ * or something stale reaches into it.  An external data file is grown before,
+ * and shrunk afterwards, by the caller.  The size changes in one write: a crash
+ * before it or after it leaves leaks, or clusters behind the disk's end.
+ * Refused: version 2 with snapshots; version 2 where zeroes would have to hide
+ * a backing file; persistent bitmaps.  The header of blk_qcow2_header() changes.
+ */
+int blk_qcow2_resize(struct blk_qcow2 *q, uint64_t size, bool shrink,
+		     uint64_t backing_size, struct blk_error *e);
 
 /*
  * Attaching
@@ -164,5 +247,7 @@ int blk_qcow2_scan_run(struct blk_qcow2 *q, const volatile bool *stop,
  */
 int blk_qcow2_scan_end(struct blk_qcow2 *q, uint64_t *leaks,
 		       struct blk_error *e);
+/* Ends a scan that was begun, without a result; it is not running. */
+void blk_qcow2_scan_cancel(struct blk_qcow2 *q);
 
 #endif

@@ -86,6 +86,7 @@ struct blk_qcow2 {
 	struct blk_ext_info ext;
 	char *backing_file;
 	char *backing_format;
+	char *data_file;
 	uint64_t size_at_open;
 
 	uint64_t *rt;
@@ -115,6 +116,24 @@ struct blk_qcow2 {
 	size_t n_freed;
 };
 
+/* Data clusters are in another file: their offsets are no references here. */
+static inline bool blk_q_has_data_file(const struct blk_qcow2 *q)
+{
+	return q->h.incompatible_features & QCOW2_INCOMPAT_DATA_FILE;
+}
+
+static inline bool blk_q_has_extl2(const struct blk_qcow2 *q)
+{
+	return q->h.incompatible_features & QCOW2_INCOMPAT_EXTL2;
+}
+
+/* Without its autoclear bit the extension is stale: nothing in it is used. */
+static inline bool blk_q_has_bitmaps(const struct blk_qcow2 *q)
+{
+	return q->ext.has_bitmaps && q->h.version >= 3 &&
+		q->h.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS;
+}
+
 /* qcow2_open.c */
 int blk_q_corrupt(const struct blk_qcow2 *q, struct blk_error *e,
 		  const char *why);
@@ -122,6 +141,8 @@ int blk_q_io_error(const struct blk_qcow2 *q, struct blk_error *e, int err,
 		   const char *what);
 /* Writes @len bytes of the header cluster in memory from @off, and flushes. */
 int blk_q_write_head(struct blk_qcow2 *q, uint32_t off, uint32_t len);
+/* After a failed write the header in memory must be the disk's again. */
+int blk_q_reread_head(struct blk_qcow2 *q);
 /* The file's size, rounded up to clusters; -errno */
 int64_t blk_q_rounded_size(const struct blk_qcow2 *q);
 
@@ -162,9 +183,20 @@ uint64_t blk_meta_end(const struct blk_meta_list *l);
 
 /* qcow2_walk.c: what the snapshot table and the bitmaps refer to */
 typedef int (*blk_walk_fn)(void *opaque, uint64_t off, uint64_t len);
+struct blk_snap;
+/* @at: offset of the entry.  A positive result ends the walk, as an error does. */
+typedef int (*blk_snap_fn)(void *opaque, const struct blk_snap *s);
+struct blk_bitmap;
+typedef int (*blk_bitmap_fn)(void *opaque, const struct blk_bitmap *b,
+			     uint64_t at);
 /* Calls fn for the table itself (len of the table), or @l1 for each L1. */
 int blk_walk_snapshots(struct blk_qcow2 *q, blk_walk_fn table, blk_walk_fn l1,
 		       void *opaque, struct blk_error *e);
+int blk_walk_snapshot_table(struct blk_qcow2 *q, blk_snap_fn fn, void *opaque,
+			    uint64_t *bytes, struct blk_error *e);
+/* The entries of the bitmap directory */
+int blk_walk_bitmap_dir(struct blk_qcow2 *q, blk_bitmap_fn fn, void *opaque,
+			struct blk_error *e);
 /* Directory, tables and data of the bitmaps */
 int blk_walk_bitmaps(struct blk_qcow2 *q, blk_walk_fn fn, void *opaque,
 		     struct blk_error *e);

@@ -141,18 +141,6 @@ static int mark(struct blk_qcow2 *q, bool *was_marked)
 	return ret < 0 ? ret : 0;
 }
 
-/* After a failed write the header in memory must be the disk's again. */
-static int reread_head(struct blk_qcow2 *q)
-{
-	int ret = blk_file_read(q->f, q->head, q->cs, 0);
-
-	if (!ret && (qcow2_header_decode(q->head, &q->h) || reparse(q)))
-		ret = -EUCLEAN;
-	if (ret < 0)
-		q->stuck = true;
-	return ret;
-}
-
 int blk_qcow2_mark(struct blk_qcow2 *q, bool *was_marked, struct blk_error *e)
 {
 	int ret;
@@ -163,7 +151,7 @@ int blk_qcow2_mark(struct blk_qcow2 *q, bool *was_marked, struct blk_error *e)
 		return ret;
 	ret = mark(q, was_marked);
 	if (ret < 0) {
-		reread_head(q);
+		blk_q_reread_head(q);
 		return blk_q_io_error(q, e, ret, "write the header");
 	}
 	return 0;
@@ -193,7 +181,7 @@ int blk_qcow2_unmark(struct blk_qcow2 *q, struct blk_error *e)
 		return 0;
 	ret = remove_mark(q);
 	if (ret < 0) {
-		reread_head(q);
+		blk_q_reread_head(q);
 		return blk_q_io_error(q, e, ret, "write the header");
 	}
 	return 0;

@@ -50,6 +50,18 @@ int blk_q_write_head(struct blk_qcow2 *q, uint32_t off, uint32_t len)
 	return ret < 0 ? ret : blk_file_flush(q->f);
 }
 
+int blk_q_reread_head(struct blk_qcow2 *q)
+{
+	int ret = blk_file_read(q->f, q->head, q->cs, 0);
+
+	if (!ret && (qcow2_header_decode(q->head, &q->h) ||
+		     blk_ext_parse(q->head, q->cs, &q->h, &q->ext)))
+		ret = -EUCLEAN;
+	if (ret < 0)
+		q->stuck = true;
+	return ret;
+}
+
 static int read_header(struct blk_qcow2 *q, struct blk_error *e)
 {
 	char buf[QCOW2_HEADER_MIN_READ];
@@ -119,6 +131,9 @@ static int read_names(struct blk_qcow2 *q, struct blk_error *e)
 		ret = copy_name(&q->backing_format,
 				q->head + q->ext.backing_format.off,
 				q->ext.backing_format.len);
+	if (!ret)
+		ret = copy_name(&q->data_file, q->head + q->ext.data_file.off,
+				q->ext.data_file.len);
 	return ret ? blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				   "out of memory") : 0;
 }
@@ -177,6 +192,7 @@ void blk_qcow2_close(struct blk_qcow2 *q)
 	free(q->rt);
 	free(q->backing_file);
 	free(q->backing_format);
+	free(q->data_file);
 	free(q->head);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -212,51 +228,65 @@ void blk_qcow2_set_ops(struct blk_qcow2 *q, const struct blk_qcow2_ops *ops,
 	q->announced = 0;	/* whatever the last user was told */
 }
 
-/* What is in the way of the kernel module, in the order of being told. */
-static const char *unsupported(const struct blk_qcow2 *q)
+const char *blk_qcow2_data_file(const struct blk_qcow2 *q)
 {
-	uint64_t incompat = q->h.incompatible_features;
+	return q->data_file;
+}
 
-	if (incompat & QCOW2_INCOMPAT_DATA_FILE)
-		return "an external data file";
-	if (q->h.crypt_method != QCOW2_CRYPT_NONE)
-		return "encryption";
-	if (incompat & QCOW2_INCOMPAT_EXTL2)
-		return "extended L2 entries";
-	if (q->h.compression_type)
-		return "zstd compression";
-	if (q->backing_file || q->h.backing_file_offset)
-		return "a backing file";
+bool blk_qcow2_data_file_raw(const struct blk_qcow2 *q)
+{
+	return blk_q_has_data_file(q) &&
+		q->h.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+}
+
+/* Features that contradict each other; QEMU refuses these too. */
+static const char *contradiction(const struct blk_qcow2 *q)
+{
+	bool raw = q->h.version >= 3 &&
+		q->h.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+
+	if (raw && !blk_q_has_data_file(q))
+		return "its data file is said to be raw, but it has none";
+	if (raw && (q->backing_file || q->h.backing_file_offset))
+		return "it has a raw data file and a backing file";
+	if (q->h.crypt_method == QCOW2_CRYPT_LUKS && !q->ext.has_crypto)
+		return "it is encrypted, but has no LUKS header";
 	return NULL;
 }
 
-static int can_write(struct blk_qcow2 *q, struct blk_error *e)
+static int check_kind(const struct blk_qcow2 *q, struct blk_error *e)
+{
+	const char *why = contradiction(q);
+
+	if (why)
+		return blk_q_corrupt(q, e, why);
+	if (q->h.crypt_method != QCOW2_CRYPT_AES)
+		return 0;
+	blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+		      "'%s' is encrypted with AES in the old, insecure way, which only QEMU's tools still read",
+		      q->f->path);
+	blk_error_hint(e, "convert it with \"qemu-img convert\", to LUKS if it is to stay encrypted");
+	return -EOPNOTSUPP;
+}
+
+static int can_write(const struct blk_qcow2 *q, struct blk_error *e)
 {
 	const char *path = q->f->path;
-	const char *what = NULL;
 
 	if (!q->f->writable)
 		return blk_error_set(e, BLK_ERR_FAILED, EROFS,
 				     "'%s' is open for reading only", path);
-	if (q->h.incompatible_features & QCOW2_INCOMPAT_CORRUPT)
-		return blk_q_corrupt(q, e, "it is marked as corrupt");
-	if (q->h.incompatible_features & QCOW2_INCOMPAT_DIRTY) {
-		blk_error_set(e, BLK_ERR_FAILED, EUCLEAN,
-			      "the refcounts of '%s' are not up to date (dirty bit)",
-			      path);
+	if (q->h.incompatible_features & QCOW2_INCOMPAT_CORRUPT) {
+		blk_q_corrupt(q, e, "it is marked as corrupt");
 		blk_error_hint(e, "repair it with \"qemu-img check -r all\"");
 		return -EUCLEAN;
 	}
 	if (q->rt_why)
 		return blk_q_corrupt(q, e, q->rt_why);
-	if (q->h.nb_snapshots)
-		what = "internal snapshots";
-	else if (q->ext.has_bitmaps)
-		what = "persistent bitmaps";
-	if (what) {
+	if (q->h.nb_snapshots && blk_q_has_data_file(q)) {
 		blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
-			      "'%s' has %s, which cannot be kept up yet while it is written",
-			      path, what);
+			      "'%s' has internal snapshots and an external data file: a write would change the snapshots",
+			      path);
 		blk_error_hint(e, "attach it read-only");
 		return -EOPNOTSUPP;
 	}
@@ -271,11 +301,9 @@ static int can_write(struct blk_qcow2 *q, struct blk_error *e)
 int blk_qcow2_can_attach(struct blk_qcow2 *q, bool writable,
 			 struct blk_error *e)
 {
-	const char *what = unsupported(q);
+	int ret;
 
-	if (what)
-		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
-				     "'%s' has %s, which is not supported yet",
-				     q->f->path, what);
-	return writable ? can_write(q, e) : 0;
+	blk_guard_mutex(&q->lock);
+	ret = check_kind(q, e);
+	return ret || !writable ? ret : can_write(q, e);
 }

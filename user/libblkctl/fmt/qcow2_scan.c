@@ -514,3 +514,9 @@ int blk_qcow2_scan_end(struct blk_qcow2 *q, uint64_t *leaks,
 				     "clusters are in use that the refcounts call free");
 	return 0;
 }
+
+void blk_qcow2_scan_cancel(struct blk_qcow2 *q)
+{
+	blk_guard_mutex(&q->lock);
+	blk_scan_free(q);
+}

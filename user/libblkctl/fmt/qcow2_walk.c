@@ -60,7 +60,7 @@ static int window_fill(struct window *w, uint64_t need, const uint8_t **p,
 	return 0;
 }
 
-static int walk_snapshot(struct window *w, blk_walk_fn l1, void *opaque,
+static int walk_snapshot(struct window *w, blk_snap_fn fn, void *opaque,
 			 struct blk_error *e)
 {
 	struct blk_snap s;
@@ -81,26 +81,50 @@ static int walk_snapshot(struct window *w, blk_walk_fn l1, void *opaque,
 		return blk_q_corrupt(w->q, e,
 				     "the L1 tables of the snapshots are too large");
 	w->pos += s.bytes;
-	return s.l1_size && l1 ?
-		l1(opaque, s.l1_offset, (uint64_t)s.l1_size * 8) : 0;
+	return fn(opaque, &s);
 }
 
-int blk_walk_snapshots(struct blk_qcow2 *q, blk_walk_fn table, blk_walk_fn l1,
-		       void *opaque, struct blk_error *e)
+int blk_walk_snapshot_table(struct blk_qcow2 *q, blk_snap_fn fn, void *opaque,
+			    uint64_t *bytes, struct blk_error *e)
 {
 	struct window w;
 	int ret;
 
+	*bytes = 0;
 	if (!q->h.nb_snapshots)
 		return 0;
 	ret = window_open(&w, q, q->h.snapshots_offset, BLK_SNAP_MAX_TABLE);
 	if (ret < 0)
 		return blk_error_set(e, BLK_ERR_FAILED, -ret, "out of memory");
 	for (uint32_t i = 0; i < q->h.nb_snapshots && !ret; i++)
-		ret = walk_snapshot(&w, l1, opaque, e);
-	if (!ret && table)
-		ret = table(opaque, q->h.snapshots_offset, w.pos);
+		ret = walk_snapshot(&w, fn, opaque, e);
+	*bytes = w.pos;
 	free(w.buf);
+	return ret;
+}
+
+struct l1_walk {
+	blk_walk_fn fn;
+	void *opaque;
+};
+
+static int visit_l1(void *opaque, const struct blk_snap *s)
+{
+	const struct l1_walk *w = opaque;
+
+	return s->l1_size && w->fn ?
+		w->fn(w->opaque, s->l1_offset, (uint64_t)s->l1_size * 8) : 0;
+}
+
+int blk_walk_snapshots(struct blk_qcow2 *q, blk_walk_fn table, blk_walk_fn l1,
+		       void *opaque, struct blk_error *e)
+{
+	struct l1_walk w = { .fn = l1, .opaque = opaque };
+	uint64_t bytes;
+	int ret = blk_walk_snapshot_table(q, visit_l1, &w, &bytes, e);
+
+	if (!ret && table && bytes)
+		ret = table(opaque, q->h.snapshots_offset, bytes);
 	return ret;
 }
 
@@ -135,11 +159,12 @@ static int walk_bitmap_table(struct blk_qcow2 *q, const struct blk_bitmap *b,
 	return ret;
 }
 
-static int walk_bitmap(struct window *w, blk_walk_fn fn, void *opaque,
+static int walk_bitmap(struct window *w, blk_bitmap_fn fn, void *opaque,
 		       struct blk_error *e)
 {
 	struct blk_qcow2 *q = w->q;
 	struct blk_bitmap b;
+	uint64_t at = w->base + w->pos;
 	const uint8_t *p;
 	const char *why;
 	uint64_t len;
@@ -154,22 +179,18 @@ static int walk_bitmap(struct window *w, blk_walk_fn fn, void *opaque,
 	if (w->referred > MAX_BITMAP_BYTES)
 		return blk_q_corrupt(q, e, "the bitmap tables are too large");
 	w->pos += b.bytes;
-	ret = fn(opaque, b.table_offset, (uint64_t)b.table_size * 8);
-	return ret ? ret : walk_bitmap_table(q, &b, fn, opaque, e);
+	return fn(opaque, &b, at);
 }
 
-int blk_walk_bitmaps(struct blk_qcow2 *q, blk_walk_fn fn, void *opaque,
-		     struct blk_error *e)
+int blk_walk_bitmap_dir(struct blk_qcow2 *q, blk_bitmap_fn fn, void *opaque,
+			struct blk_error *e)
 {
 	struct window w;
 	uint32_t n = 0;
 	int ret;
 
-	if (!q->ext.has_bitmaps)
+	if (!blk_q_has_bitmaps(q))
 		return 0;
-	ret = fn(opaque, q->ext.bitmap_dir_offset, q->ext.bitmap_dir_size);
-	if (ret < 0)
-		return ret;
 	ret = window_open(&w, q, q->ext.bitmap_dir_offset,
 			  q->ext.bitmap_dir_size);
 	if (ret < 0)
@@ -183,6 +204,34 @@ int blk_walk_bitmaps(struct blk_qcow2 *q, blk_walk_fn fn, void *opaque,
 		ret = blk_q_corrupt(q, e,
 				    "the bitmap directory does not have the number of bitmaps that the header says");
 	return ret;
+}
+
+struct bitmap_walk {
+	struct blk_qcow2 *q;
+	blk_walk_fn fn;
+	void *opaque;
+	struct blk_error *e;
+};
+
+static int visit_bitmap(void *opaque, const struct blk_bitmap *b, uint64_t at)
+{
+	const struct bitmap_walk *w = opaque;
+	int ret = w->fn(w->opaque, b->table_offset,
+			(uint64_t)b->table_size * 8);
+
+	return ret ? ret : walk_bitmap_table(w->q, b, w->fn, w->opaque, w->e);
+}
+
+int blk_walk_bitmaps(struct blk_qcow2 *q, blk_walk_fn fn, void *opaque,
+		     struct blk_error *e)
+{
+	struct bitmap_walk w = { .q = q, .fn = fn, .opaque = opaque, .e = e };
+	int ret = 0;
+
+	if (blk_q_has_bitmaps(q))
+		ret = fn(opaque, q->ext.bitmap_dir_offset,
+			 q->ext.bitmap_dir_size);
+	return ret ? ret : blk_walk_bitmap_dir(q, visit_bitmap, &w, e);
 }
 
 int blk_walk_l1(struct blk_qcow2 *q, uint64_t off, uint32_t n, uint64_t **out,

@@ -117,14 +117,17 @@ static int qcow2_check_options(const struct blk_node *n, struct blk_error *e)
 	const struct qcow2_header *h = blk_qcow2_header(n->image);
 	int lazy = !!(h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS);
 
-	if (n->opts.no_backing && blk_qcow2_backing_file(n->image))
-		return blk_error_set(e, BLK_ERR_FAILED, ENOTSUP,
-				     "The image has a backing file, and to detach it by 'backing': null is not supported yet");
 	if (n->opts.lazy_refcounts >= 0 && n->opts.lazy_refcounts != lazy)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOTSUP,
 				     "Parameter 'lazy-refcounts' must be what the image's header says (%s)",
 				     lazy ? "true" : "false");
 	return 0;
+}
+
+static int lost(const struct blk_node *n, struct blk_error *e)
+{
+	return blk_error_set(e, BLK_ERR_FAILED, EIO,
+			     "The file of node '%s' was lost", n->child->name);
 }
 
 static int qcow2_open(struct blk_node *n, struct blk_error *e)
@@ -133,16 +136,14 @@ static int qcow2_open(struct blk_node *n, struct blk_error *e)
 	int ret;
 
 	if (!file)
-		return blk_error_set(e, BLK_ERR_FAILED, EIO,
-				     "The file of node '%s' was lost",
-				     n->child->name);
+		return lost(n, e);
 	if (!n->read_only && n->child->read_only) {
 		if (!n->opts.auto_read_only)
 			return blk_error_set(e, BLK_ERR_FAILED, EROFS,
 					     "Block node is read-only");
 		n->read_only = true;
 	}
-	ret = n->locks ?
+	ret = n->locks & 1U << BLK_ROLE_FILE ?
 		blk_lock_image(file->fd, file->path, !n->read_only, e) : 0;
 	if (ret)
 		return ret;
@@ -169,10 +170,32 @@ static void qcow2_close(struct blk_node *n)
 	n->key = NULL;
 }
 
+/*
+ * raw: a disk as it is; nobody writes to it through here
+ */
+
+static int raw_open(struct blk_node *n, struct blk_error *e)
+{
+	const struct blk_file *file = n->child->file;
+
+	if (!file)
+		return lost(n, e);
+	if (n->child->read_only)
+		n->read_only = true;
+	return n->locks & 1U << BLK_ROLE_FILE ?
+		blk_lock_image(file->fd, file->path, false, e) : 0;
+}
+
+static void raw_close(struct blk_node *n)
+{
+	(void)n;
+}
+
 static const struct blk_driver drivers[] = {
-	{ "file",	 true,	file_open,	file_close },
-	{ "host_device", true,	file_open,	file_close },
-	{ "qcow2",	 false,	qcow2_open,	qcow2_close },
+	{ "file",	 true,	false,	file_open,	file_close },
+	{ "host_device", true,	false,	file_open,	file_close },
+	{ "qcow2",	 false,	true,	qcow2_open,	qcow2_close },
+	{ "raw",	 false,	false,	raw_open,	raw_close },
 };
 
 const struct blk_driver *blk_driver_find(const char *name)

@@ -11,12 +11,15 @@
  * struct blk_driver - one value of blockdev-add's "driver"
  * @name: QEMU's
  * @protocol: opens a file; else it has a child "file"
- * @open: blocks; any thread; the child is open.  On failure leaves nothing
- * @close: undoes it; any thread
+ * @chained: may have the children "data-file" and "backing", and may write
+ * @open: blocks; any thread; the child "file" is open.  On failure leaves
+ *        nothing
+ * @close: undoes it; any thread; may not be open
  */
 struct blk_driver {
 	const char *name;
 	bool protocol;
+	bool chained;
 	int (*open)(struct blk_node *n, struct blk_error *e);
 	void (*close)(struct blk_node *n);
 };

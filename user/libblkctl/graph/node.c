@@ -18,15 +18,8 @@
 
 #include "graph/driver.h"
 #include "graph/encrypt.h"
-#include "graph/json.h"
-#include "graph/node.h"
+#include "graph/node_int.h"
 #include "io/lock.h"
-
-struct blk_graph {
-	struct blk_node *first;
-	unsigned int generated;		/* names so far */
-	struct blk_secrets *secrets;
-};
 
 struct blk_graph *blk_graph_new(void)
 {
@@ -55,10 +48,15 @@ void blk_graph_free(struct blk_graph *g)
 		g->first = n->next;
 		if (n->drv->protocol && n->file)
 			n->drv->close(n);
+		blk_encrypt_forget(n);
 		free(n->opts.filename);
 		free(n);
 	}
 	blk_secrets_free(g->secrets);
+	while (g->n_allowed)
+		free(g->allowed[--g->n_allowed]);
+	free(g->allowed);
+	free(g->allow_list);
 	free(g);
 }
 
@@ -80,6 +78,62 @@ struct blk_node *blk_node_find(struct blk_graph *g, const char *name)
 		if (!strcmp(n->name, name))
 			return n;
 	return NULL;
+}
+
+/*
+ * Looking at a node
+ */
+
+struct blk_node **blk_node_slot(struct blk_node *n, enum blk_role role)
+{
+	switch (role) {
+	case BLK_ROLE_DATA:
+		return &n->data;
+	case BLK_ROLE_BACKING:
+		return &n->backing;
+	default:
+		return &n->child;
+	}
+}
+
+struct blk_node *blk_node_child(const struct blk_node *n, enum blk_role role)
+{
+	return *blk_node_slot((struct blk_node *)n, role);
+}
+
+const char *blk_role_name(enum blk_role role)
+{
+	static const char *const names[BLK_ROLES] = {
+		"file", "data-file", "backing",
+	};
+
+	return names[role];
+}
+
+struct blk_file *blk_node_file(const struct blk_node *n)
+{
+	return n->child ? n->child->file : n->file;
+}
+
+bool blk_node_is_qcow2(const struct blk_node *n)
+{
+	return n->drv->chained;
+}
+
+size_t blk_node_depth(const struct blk_node *n)
+{
+	size_t depth = 0;
+
+	for (; n; n = n->backing)
+		depth++;
+	return depth;
+}
+
+int64_t blk_node_size(const struct blk_node *n)
+{
+	if (blk_node_is_qcow2(n))
+		return n->header.size;
+	return blk_node_file(n) ? blk_file_size(blk_node_file(n)) : -EIO;
 }
 
 const char *blk_node_driver(const struct blk_node *n)
@@ -109,22 +163,22 @@ bool blk_id_wellformed(const char *id)
 	return true;
 }
 
-static void generate_name(struct blk_graph *g, char *name)
+void blk_node_generate_name(struct blk_graph *g, struct blk_node *n)
 {
 	do {
-		snprintf(name, BLK_NODE_NAME_MAX + 1, "#block%03u",
+		snprintf(n->name, sizeof(n->name), "#block%03u",
 			 g->generated++);
-	} while (blk_node_find(g, name));
+	} while (blk_node_find(g, n->name));
 }
 
-static int set_name(struct blk_graph *g, struct blk_node *n, const char *name,
-		    struct blk_error *e)
+int blk_node_set_name(struct blk_graph *g, struct blk_node *n,
+		      const char *name, struct blk_error *e)
 {
 	if (!name) {
 		if (!n->implicit)
 			return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 					     "'node-name' must be specified for the root node");
-		generate_name(g, n->name);
+		blk_node_generate_name(g, n);
 		return 0;
 	}
 	if (!blk_id_wellformed(name))
@@ -141,13 +195,13 @@ static int set_name(struct blk_graph *g, struct blk_node *n, const char *name,
 	return 0;
 }
 
-static void link_node(struct blk_graph *g, struct blk_node *n)
+void blk_node_link(struct blk_graph *g, struct blk_node *n)
 {
 	n->next = g->first;
 	g->first = n;
 }
 
-static void unlink_node(struct blk_graph *g, struct blk_node *n)
+void blk_node_unlink(struct blk_graph *g, struct blk_node *n)
 {
 	struct blk_node **p;
 
@@ -160,25 +214,41 @@ static void unlink_node(struct blk_graph *g, struct blk_node *n)
 	free(n);
 }
 
-/* The node is closed: forget it, its implicit child, or the reference to it */
-static void drop(struct blk_graph *g, struct blk_node *n)
+static void let_go(struct blk_graph *g, struct blk_node *child)
 {
-	struct blk_node *child = n->child;
-
-	unlink_node(g, n);
 	if (!child || --child->parents)
 		return;
 	if (child->implicit)
-		unlink_node(g, child);
+		blk_node_drop(g, child);
 	else if (child->file && child->state == BLK_NODE_READY)
 		blk_unlock_image(child->file->fd);
 }
 
-/*
- * Adding
- */
+/* The node is closed: forget it, its implicit children, its references */
+void blk_node_drop(struct blk_graph *g, struct blk_node *n)
+{
+	enum blk_role role;
 
-static int ready(const struct blk_node *n, struct blk_error *e)
+	for (role = 0; role < BLK_ROLES; role++)
+		let_go(g, blk_node_child(n, role));
+	blk_node_unlink(g, n);
+}
+
+/* Of what has been made together: the node and its implicit children. */
+void blk_node_set_state(struct blk_node *n, enum blk_node_state state)
+{
+	struct blk_node *child;
+	enum blk_role role;
+
+	n->state = state;
+	for (role = 0; role < BLK_ROLES; role++) {
+		child = blk_node_child(n, role);
+		if (child && child->implicit)
+			blk_node_set_state(child, state);
+	}
+}
+
+int blk_node_ready(const struct blk_node *n, struct blk_error *e)
 {
 	if (n->state == BLK_NODE_READY)
 		return 0;
@@ -186,170 +256,6 @@ static int ready(const struct blk_node *n, struct blk_error *e)
 			     "Node '%s' is being %s", n->name,
 			     n->state == BLK_NODE_OPENING ? "opened" :
 			     "closed");
-}
-
-/* One writer, or any number of readers */
-static int check_sharing(struct blk_graph *g, const struct blk_node *child,
-			 const struct blk_node *n, struct blk_error *e)
-{
-	struct blk_node *p;
-
-	for (p = g->first; p; p = p->next) {
-		const struct blk_node *w = n->read_only ? p : n;
-
-		if (p->child != child)
-			continue;
-		/* It may turn out to be read-only, or fail, with its locks */
-		if (p->state != BLK_NODE_READY)
-			return ready(p, e);
-		if (p->read_only && n->read_only)
-			continue;
-		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
-				     "Permission conflict on node '%s': permissions 'write, resize' are both required by node '%s' (uses node '%s' as 'file' child) and unshared by node '%s' (uses node '%s' as 'file' child)",
-				     child->name, w->name, child->name,
-				     w == n ? p->name : n->name, child->name);
-	}
-	return 0;
-}
-
-static int use_child(struct blk_graph *g, struct blk_node *n, const char *name,
-		     struct blk_error *e)
-{
-	struct blk_node *child = blk_node_find(g, name);
-	int ret;
-
-	if (!child)
-		return blk_error_set(e, BLK_ERR_NOT_FOUND, ENOENT,
-				     "Cannot find device='%.80s' nor node-name='%.80s'",
-				     name, name);
-	ret = ready(child, e);
-	if (ret)
-		return ret;
-	if (!child->drv->protocol)
-		return blk_error_set(e, BLK_ERR_USAGE, ENOTSUP,
-				     "Node '%s' (driver '%s') can't be the file of another node: only 'file' and 'host_device' nodes can",
-				     name, child->drv->name);
-	ret = check_sharing(g, child, n, e);
-	if (ret)
-		return ret;
-	n->child = child;
-	n->locks = !child->parents++;
-	return 0;
-}
-
-static int new_node(struct blk_graph *g, const json_t *o,
-		    const struct blk_node *parent, struct blk_node **out,
-		    struct blk_error *e)
-{
-	const char *driver = blk_json_str(o, "driver", "");
-	const char *filename = blk_json_str(o, "filename", NULL);
-	const json_t *lazy = json_object_get(o, "lazy-refcounts");
-	struct blk_node *n = calloc(1, sizeof(*n));
-	int ret;
-
-	if (!n)
-		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
-				     "out of memory");
-	n->drv = blk_driver_find(driver);
-	n->implicit = parent;
-	n->read_only = blk_json_bool(o, "read-only",
-				     parent ? parent->read_only : false);
-	n->opts.auto_read_only =
-		blk_json_bool(o, "auto-read-only",
-			      parent ? parent->opts.auto_read_only : false);
-	n->opts.no_backing = json_is_null(json_object_get(o, "backing"));
-	n->opts.lazy_refcounts = lazy ? json_is_true(lazy) : -1;
-	ret = 0;
-	if (!n->drv || (parent && !n->drv->protocol))
-		ret = blk_error_set(e, BLK_ERR_USAGE, ENOTSUP,
-				    "Driver '%.80s' is not supported here",
-				    driver);
-	if (!ret)
-		ret = set_name(g, n, blk_json_str(o, "node-name", NULL), e);
-	if (!ret && n->drv->protocol &&
-	    !(n->opts.filename = strdup(filename ? filename : "")))
-		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
-				    "out of memory");
-	if (!ret)
-		ret = blk_encrypt_parse(n, o, g->secrets, e);
-	if (ret) {
-		blk_encrypt_forget(n);
-		free(n->opts.filename);
-		free(n);
-		return ret;
-	}
-	link_node(g, n);
-	*out = n;
-	return 0;
-}
-
-int blk_node_add_begin(struct blk_graph *g, const json_t *options,
-		       struct blk_node **out, struct blk_error *e)
-{
-	const json_t *file = json_object_get(options, "file");
-	struct blk_node *n, *child;
-	int ret;
-
-	ret = new_node(g, options, NULL, &n, e);
-	if (ret)
-		return ret;
-	if (!n->drv->protocol) {
-		if (json_is_string(file)) {
-			ret = use_child(g, n, json_string_value(file), e);
-		} else {
-			ret = new_node(g, file, n, &child, e);
-			if (!ret) {
-				n->child = child;
-				n->locks = true;
-				child->parents = 1;
-			}
-		}
-	}
-	if (ret) {
-		drop(g, n);
-		return ret;
-	}
-	*out = n;
-	return 0;
-}
-
-int blk_node_open(struct blk_node *n, struct blk_error *e)
-{
-	struct blk_node *child = n->child;
-	int ret;
-
-	if (child && child->implicit) {
-		ret = child->drv->open(child, e);
-		if (ret)
-			return ret;
-	}
-	ret = n->drv->open(n, e);
-	if (ret && child && child->implicit)
-		child->drv->close(child);
-	return ret;
-}
-
-void blk_node_add_end(struct blk_graph *g, struct blk_node *n, bool opened)
-{
-	if (!opened) {
-		drop(g, n);
-		return;
-	}
-	n->state = BLK_NODE_READY;
-	if (n->child && n->child->implicit)
-		n->child->state = BLK_NODE_READY;
-}
-
-int blk_node_add(struct blk_graph *g, const json_t *options,
-		 struct blk_node **out, struct blk_error *e)
-{
-	int ret = blk_node_add_begin(g, options, out, e);
-
-	if (ret)
-		return ret;
-	ret = blk_node_open(*out, e);
-	blk_node_add_end(g, *out, !ret);
-	return ret;
 }
 
 /*
@@ -366,7 +272,7 @@ int blk_node_del_begin(struct blk_graph *g, const char *name,
 		return blk_error_set(e, BLK_ERR_NOT_FOUND, ENOENT,
 				     "Failed to find node with node-name='%.80s'",
 				     name);
-	ret = ready(n, e);
+	ret = blk_node_ready(n, e);
 	if (ret)
 		return ret;
 	if (n->implicit)
@@ -379,36 +285,24 @@ int blk_node_del_begin(struct blk_graph *g, const char *name,
 	if (n->parents)
 		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 				     "Block device %s is in use", name);
-	n->state = BLK_NODE_CLOSING;
-	if (n->child && n->child->implicit)
-		n->child->state = BLK_NODE_CLOSING;
+	blk_node_set_state(n, BLK_NODE_CLOSING);
 	*out = n;
 	return 0;
 }
 
 void blk_node_close(struct blk_node *n)
 {
-	struct blk_node *child = n->child;
-
-	n->drv->close(n);
-	if (!child || !child->implicit)
-		return;
-	/* Closing is not enough: a loop device may still be on its way out */
-	if (child->file)
-		blk_unlock_image(child->file->fd);
-	child->drv->close(child);
+	blk_chain_close(n);
 }
 
 void blk_node_del_end(struct blk_graph *g, struct blk_node *n)
 {
-	drop(g, n);
+	blk_node_drop(g, n);
 }
 
 void blk_node_del_undo(struct blk_node *n)
 {
-	n->state = BLK_NODE_READY;
-	if (n->child && n->child->implicit)
-		n->child->state = BLK_NODE_READY;
+	blk_node_set_state(n, BLK_NODE_READY);
 }
 
 int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e)
@@ -421,62 +315,4 @@ int blk_node_del(struct blk_graph *g, const char *name, struct blk_error *e)
 	blk_node_close(n);
 	blk_node_del_end(g, n);
 	return 0;
-}
-
-/*
- * Adopted devices
- */
-
-static struct blk_node *new_adopted(struct blk_graph *g, const char *driver,
-				    const char *name, bool implicit,
-				    bool read_only, const char *path)
-{
-	struct blk_node *n = calloc(1, sizeof(*n));
-
-	if (!n)
-		return NULL;
-	n->drv = blk_driver_find(driver);
-	n->state = BLK_NODE_READY;
-	n->implicit = implicit;
-	n->read_only = read_only;
-	n->opts.lazy_refcounts = -1;
-	n->opts.filename = strdup(path);
-	if (!name || (implicit && *name == '#') || set_name(g, n, name, NULL))
-		generate_name(g, n->name);
-	link_node(g, n);
-	return n;
-}
-
-int blk_node_add_adopted(struct blk_graph *g, const char *name,
-			 const char *file_name, bool file_implicit,
-			 struct blk_file *file, struct blk_qcow2 *image,
-			 bool read_only, struct blk_node **out,
-			 struct blk_error *e)
-{
-	struct blk_node *n, *child;
-
-	child = new_adopted(g, file->is_bdev ? "host_device" : "file",
-			    file_name, file_implicit, read_only, file->path);
-	n = child ? new_adopted(g, "qcow2", name, false, read_only,
-				file->path) : NULL;
-	if (!n) {
-		if (child)
-			unlink_node(g, child);
-		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
-				     "out of memory");
-	}
-	child->parents = 1;
-	n->child = child;
-	blk_node_replace(n, file, image);
-	*out = n;
-	return 0;
-}
-
-void blk_node_replace(struct blk_node *n, struct blk_file *file,
-		      struct blk_qcow2 *image)
-{
-	n->child->file = file;
-	n->image = image;
-	if (image)
-		n->header = *blk_qcow2_header(image);
 }

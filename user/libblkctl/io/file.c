@@ -188,6 +188,34 @@ int64_t blk_file_size(const struct blk_file *f)
 	return st.st_size;
 }
 
+bool blk_file_same(const struct blk_file *a, const struct blk_file *b)
+{
+	struct stat x, y;
+
+	if (a->is_bdev != b->is_bdev || fstat(a->fd, &x) || fstat(b->fd, &y))
+		return false;
+	if (a->is_bdev)
+		return x.st_rdev == y.st_rdev;
+	return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+int blk_file_check_sectors(const struct blk_file *f, struct blk_error *e)
+{
+	int64_t size = blk_file_size(f);
+
+	if (size < 0)
+		return blk_error_set(e, BLK_ERR_FAILED, (int)-size,
+				     "cannot find the size of '%s': %s",
+				     f->path, strerror((int)-size));
+	if (!(size & 511))
+		return 0;
+	blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+		      "'%s' has %lld bytes, which is no multiple of 512: a device cannot show its end",
+		      f->path, (long long)size);
+	blk_error_hint(e, "make a copy of it, and truncate -s %%512 the copy");
+	return -EINVAL;
+}
+
 static bool is_direct_ok(const struct blk_file *f, const void *buf, size_t len,
 			 uint64_t off)
 {

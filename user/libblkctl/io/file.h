@@ -62,6 +62,12 @@ void blk_file_close(struct blk_file *f);	/* NULL is fine */
 /* Current size in bytes; a block device's capacity.  -errno on failure. */
 int64_t blk_file_size(const struct blk_file *f);
 
+/* The same file, or the same block device? */
+bool blk_file_same(const struct blk_file *a, const struct blk_file *b);
+
+/* Is the size one of whole sectors (512)?  A loop device cuts off the rest. */
+int blk_file_check_sectors(const struct blk_file *f, struct blk_error *e);
+
 /*
  * Any offset, length and buffer: unaligned edges are read (and for writes,
  * read, modified and written) through an aligned bounce buffer.  Reads past

@@ -4,7 +4,7 @@
  *
  * Owns: the order: everything that can fail comes before the kernel's grants
  * are taken; after that the device is served, whatever happens.
- * Must not: take locks (the open file in the kernel has them), and must not
+ * Must not: take locks (the open files in the kernel have them), and must not
  * begin the leak scan while clusters are on their way: taken from a grant,
  * not yet linked.  Hence: take all grants, let a commit cover every write that
  * had begun, take again what such writes may have put back, drop all of it.
@@ -17,9 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "io/lock.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 
@@ -77,50 +75,21 @@ static int look(struct blk_attachment *a, struct blk_kdev *k,
 	}
 }
 
-static int open_image(struct blk_attachment *a, struct blk_error *e)
-{
-	char link[64], path[4096];
-	ssize_t n;
-	int fd, ret;
-
-	ret = blk_genl_get_file(a->genl, a->dev, a->session, 0, &fd, e);
-	if (ret)
-		return ret;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	path[n > 0 ? n : 0] = '\0';
-	ret = blk_file_from_fd(fd, path, &a->file, e);
-	if (ret) {
-		close(fd);
-		return ret;
-	}
-	a->own = true;
-	ret = blk_qcow2_open(a->file, &a->image, e);
-	if (!ret)
-		a->cluster_bits = blk_qcow2_header(a->image)->cluster_bits;
-	return ret;
-}
-
-/* The loop device below, from the table: "1 qcow2 7:0 - …". */
-static int open_below(struct blk_attachment *a, struct blk_error *e)
+/* What is below, and how large the device is, from the table. */
+static int open_layers(struct blk_attachment *a, struct blk_error *e)
 {
 	char *target = NULL, *params = NULL;
-	unsigned int major, minor;
-	int n, ret;
+	uint64_t sectors;
+	int ret;
 
-	if (a->file->is_bdev)
-		return 0;
-	ret = blk_dm_table(a->name, NULL, &target, &params, e);
+	ret = blk_dm_table(a->name, &sectors, &target, &params, e);
 	if (ret)
 		return ret;
-	n = sscanf(params, "%*u qcow2 %u:%u", &major, &minor);
+	a->size = sectors << 9;
+	ret = blk_layers_adopt(a, params, e);
 	free(target);
 	free(params);
-	if (n != 2)
-		return blk_error_set(e, BLK_ERR_FAILED, EPROTO,
-				     "device \"%s\" has a table that is not "
-				     "understood", a->name);
-	return blk_loop_open(DM_QCOW_DEV(major, minor), &a->loop, e);
+	return ret;
 }
 
 /*
@@ -216,9 +185,7 @@ static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
 	ret = blk_genl_adopt(a->genl, a->dev, NULL, &a->session, &a->seq, e);
 	blk_attachment_session(a);
 	if (!ret)
-		ret = open_image(a, e);
-	if (!ret)
-		ret = open_below(a, e);
+		ret = open_layers(a, e);
 	if (!ret)
 		ret = blk_feeder_init(a, e);
 	if (!ret)
@@ -238,7 +205,7 @@ int blk_attach_adopt(uint64_t dev,
 		     void *opaque, struct blk_attachment **out, char **label,
 		     struct blk_error *e)
 {
-	struct blk_attachment *a = blk_attachment_new(NULL, NULL);
+	struct blk_attachment *a = blk_attachment_new();
 	int ret;
 
 	*out = NULL;

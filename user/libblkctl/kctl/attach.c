@@ -3,8 +3,8 @@
  * Attaching an image: a table of steps, each with its undoing.
  *
  * Owns: the order of the steps, and that a failure of one leaves nothing of
- * the ones before.  Only the padding of the file to whole clusters stays: it
- * reads the same to everybody.
+ * the ones before.  Only the padding of files to whole clusters stays, which
+ * reads the same to everybody, and what a dirty image's repair has put right.
  * Must not: resume the device before the in-use mark and the first grant's
  * refcounts are durable.
  * Threads: the caller's.  The feeder is started before the resume, at rest, so
@@ -19,16 +19,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <linux/fs.h>
-
+#include "base/cleanup.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
-#include "kctl/holders.h"
 
 #define UUID_FORMAT "QCOW-%d-%016llx"
 
@@ -36,6 +33,7 @@
 struct attaching {
 	const struct blk_attach_params *p;
 	struct blk_attachment *a;
+	struct blk_qcow2_snapshot snapshot;
 };
 
 /*
@@ -57,33 +55,44 @@ static int check_node(const char *name, struct blk_error *e)
 	return -EEXIST;
 }
 
+/* The size of the device: of the image's disk, or of the snapshot's. */
+static int find_size(struct attaching *w, struct blk_error *e)
+{
+	struct blk_attachment *a = w->a;
+	int ret;
+
+	a->size = blk_qcow2_header(a->image)->size;
+	if (w->p->snapshot) {
+		if (a->writable)
+			return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+					     "an internal snapshot can only be attached read-only");
+		ret = blk_qcow2_snapshot_find(a->image, w->p->snapshot,
+					      &w->snapshot, e);
+		if (ret)
+			return ret;
+		a->size = w->snapshot.disk_size;
+	}
+	if (a->size >= 512)
+		return 0;
+	return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+			     "the image has a disk of %llu bytes, too "
+			     "small for a device",
+			     (unsigned long long)a->size);
+}
+
 static int check_up(struct attaching *w, struct blk_error *e)
 {
 	const struct blk_attach_params *p = w->p;
-	const struct qcow2_header *h = blk_qcow2_header(p->image);
 	struct blk_dm_info info;
 	int ret;
 
 	ret = blk_dm_check_name(p->name, e);
 	if (!ret)
-		ret = blk_qcow2_can_attach(p->image, p->writable, e);
+		ret = blk_layers_check(w->a, e);
+	if (!ret)
+		ret = find_size(w, e);
 	if (ret)
 		return ret;
-	if (h->size < 512)
-		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
-				     "the image has a disk of %llu bytes, too "
-				     "small for a device",
-				     (unsigned long long)h->size);
-	if (p->writable && !p->file->writable)
-		return blk_error_set(e, BLK_ERR_FAILED, EROFS,
-				     "%s is open read-only", p->file->path);
-	if (p->file->align > qcow2_cluster_size(h))
-		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
-				     "the image's clusters (%llu bytes) are "
-				     "smaller than a block of the device "
-				     "that it is on (%zu bytes)",
-				     (unsigned long long)qcow2_cluster_size(h),
-				     p->file->align);
 	ret = blk_dm_has_target(DM_QCOW_TARGET_NAME, true, e);
 	if (ret <= 0)
 		return ret ? ret : -ENOENT;
@@ -95,33 +104,24 @@ static int check_up(struct attaching *w, struct blk_error *e)
 	return check_node(p->name, e);
 }
 
-static int file_up(struct attaching *w, struct blk_error *e)
+/* An image whose last writer had postponed its refcounts, and crashed. */
+static int repair_up(struct attaching *w, struct blk_error *e)
 {
-	struct blk_attachment *a = w->a;
-	struct blk_file *f = a->file;
-	int ret;
-
-	if (f->is_bdev) {
-		/* nothing of an earlier buffered user may be written later */
-		if (ioctl(f->fd, BLKFLSBUF, 0) && errno != EACCES)
-			return blk_error_set(e, BLK_ERR_FAILED, errno,
-					     "cannot flush the buffers of %s: "
-					     "%s", f->path, strerror(errno));
-		return 0;
-	}
-	ret = blk_qcow2_pad(a->image, a->writable, e);
-	if (ret)
-		return ret;
-	/* readers of one file share a loop device, and so the kernel's cache */
-	if (!a->writable && blk_loop_share(f->fd, &a->loop) == 1)
-		return 0;
-	return blk_loop_attach(f->fd, f->path, !f->writable, f->align,
-			       &a->loop, e);
+	return blk_qcow2_repair(w->a->image, &w->a->repaired, e);
 }
 
-static void file_down(struct attaching *w)
+static int layers_up(struct attaching *w, struct blk_error *e)
 {
-	blk_loop_close(&w->a->loop);
+	return blk_layers_up(w->a, e);
+}
+
+static void layers_down(struct attaching *w)
+{
+	struct blk_attachment *a = w->a;
+
+	blk_layers_remove(a);
+	if (a->writable)
+		blk_layers_trim_data(a, a->size);
 }
 
 /* Made by a daemon that died before it could load a table? */
@@ -162,30 +162,52 @@ static void device_down(struct attaching *w)
 	blk_attachment_remove(w->a->name, NULL);
 }
 
+/* " 2 no_space_timeout 60", malloc'ed */
+static int print_features(const struct attaching *w, char **out,
+			  struct blk_error *e)
+{
+	const struct blk_qcow2_snapshot *s = &w->snapshot;
+	char timeout[48] = "", snapshot[96] = "";
+	int n = 0;
+
+	if (w->p->no_space_timeout >= 0)
+		n += 2 * !!snprintf(timeout, sizeof(timeout),
+				    " no_space_timeout %d",
+				    w->p->no_space_timeout);
+	if (w->p->snapshot)
+		n += 2 * !!snprintf(snapshot, sizeof(snapshot),
+				    " snapshot %llu,%u,%llu",
+				    (unsigned long long)s->l1_offset,
+				    s->l1_size,
+				    (unsigned long long)s->disk_size);
+	if (!n)
+		*out = strdup("");
+	else if (asprintf(out, " %d%s%s", n, timeout, snapshot) < 0)
+		*out = NULL;
+	return *out ? 0 : blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+					"out of memory");
+}
+
 static int load_up(struct attaching *w, struct blk_error *e)
 {
+	char *layers blk_auto_free = NULL, *features blk_auto_free = NULL;
+	char *params blk_auto_free = NULL;
 	struct blk_attachment *a = w->a;
-	struct blk_holders h;
-	char params[128];
-	uint64_t dev;
-	int n, ret;
+	int ret;
 
-	ret = blk_attachment_below(a, &dev);
+	ret = blk_layers_table(a, &layers, e);
+	if (!ret)
+		ret = print_features(w, &features, e);
 	if (ret)
-		return blk_error_set(e, BLK_ERR_FAILED, -ret, "%s: %s",
-				     a->file->path, strerror(-ret));
-	n = snprintf(params, sizeof(params), "1 qcow2 %u:%u -",
-		     (unsigned int)(dev >> 32), (uint32_t)dev);
-	if (w->p->no_space_timeout >= 0)
-		snprintf(params + n, sizeof(params) - n,
-			 " 2 no_space_timeout %d", w->p->no_space_timeout);
-	ret = blk_dm_load(a->name, blk_qcow2_header(a->image)->size >> 9,
-			  DM_QCOW_TARGET_NAME, params, !a->writable, e);
-	if (ret != -EBUSY)
 		return ret;
-	blk_holders_find(dev, &h);
-	return blk_error_set(e, BLK_ERR_BUSY, EBUSY, "%s is in use%s%s",
-			     a->file->path, h.count ? ": " : "", h.text);
+	if (asprintf(&params, "%s%s", layers, features) < 0) {
+		params = NULL;
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	}
+	ret = blk_dm_load(a->name, a->size >> 9, DM_QCOW_TARGET_NAME, params,
+			  !a->writable, e);
+	return ret == -EBUSY ? blk_layers_busy(a, e) : ret;
 }
 
 static int session_up(struct attaching *w, struct blk_error *e)
@@ -200,10 +222,7 @@ static int session_up(struct attaching *w, struct blk_error *e)
 	if (ret)
 		return ret;
 	blk_attachment_session(a);
-	ret = blk_genl_hold_file(a->genl, a->dev, a->session, 0, a->file->fd,
-				 e);
-	/* readers share an image: it holds the first one's file */
-	return ret == -EEXIST && !a->writable ? 0 : ret;
+	return blk_layers_hold(a, e);
 }
 
 static void session_down(struct attaching *w)
@@ -223,6 +242,13 @@ static void mark_down(struct attaching *w)
 		blk_qcow2_unmark(w->a->image, NULL);
 }
 
+/* Not undone: what is said of a bitmap then is true in any case. */
+static int bitmaps_up(struct attaching *w, struct blk_error *e)
+{
+	return blk_qcow2_bitmaps_begin(w->a->image, w->p->invalidate_bitmaps,
+				       e);
+}
+
 static int claim_up(struct attaching *w, struct blk_error *e)
 {
 	struct blk_attachment *a = w->a;
@@ -232,7 +258,8 @@ static int claim_up(struct attaching *w, struct blk_error *e)
 
 	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
 	if (!ret)
-		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n, e);
+		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n, 0,
+				     e);
 	free(runs);
 	if (!ret)
 		blk_attachment_connect(a);
@@ -328,11 +355,13 @@ static const struct {
 	void (*down)(struct attaching *w);
 } steps[] = {
 	{ true, check_up, NULL },
-	{ true, file_up, file_down },
+	{ false, repair_up, NULL },
+	{ true, layers_up, layers_down },
 	{ true, device_up, device_down },
 	{ true, load_up, NULL },
 	{ true, session_up, session_down },
 	{ false, mark_up, mark_down },
+	{ false, bitmaps_up, NULL },
 	{ false, claim_up, claim_down },
 	{ true, feeder_up, feeder_down },
 	{ false, grant_up, grant_down },
@@ -366,7 +395,7 @@ int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	int ret;
 
 	*out = NULL;
-	w.a = blk_attachment_new(p->file, p->image);
+	w.a = blk_attachment_new();
 	if (!w.a)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
@@ -374,12 +403,16 @@ int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	w.a->writable = p->writable;
 	w.a->notify = p->notify;
 	w.a->opaque = p->opaque;
-	ret = walk(&w, e);
+	ret = blk_layers_copy(w.a, p, e);
+	if (!ret)
+		ret = walk(&w, e);
+	blk_qcow2_snapshot_clear(&w.snapshot);
 	if (ret) {
 		blk_attachment_free(w.a);
 		return ret;
 	}
 	w.a->live = true;
+	blk_layers_settle(w.a);
 	blk_scan_start(w.a);
 	blk_feeder_go(w.a);
 	*out = w.a;

@@ -7,8 +7,9 @@
  * called from a worker thread, one at a time for an attachment.  Each writable
  * attachment has a feeder thread of its own that grants clusters ahead of
  * need, takes freed runs, and runs the leak scan in a second, idle-priority
- * thread; the feeder never issues device-mapper ioctls and never allocates
- * memory on the granting path.
+ * thread; the feeder never allocates memory on the granting path, and issues
+ * no device-mapper ioctls but those by which the crypt device of an encrypted
+ * file grows with the file.
  */
 #ifndef BLK_KCTL_ATTACH_H
 #define BLK_KCTL_ATTACH_H
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "fmt/luks.h"
 #include "fmt/qcow2.h"
 #include "io/file.h"
 #include "kctl/genl.h"
@@ -24,12 +26,30 @@
 struct blk_attachment;
 
 /**
+ * struct blk_attach_layer - one image of a chain; all of it stays the caller's
+ * @file: open and locked (blk_lock_image), as the writer of layer 0 needs it
+ *        or for reading; must outlive the attachment
+ * @image: opened from @file; as above; NULL: raw
+ * @data: the image's external data file, open and locked as @file; or NULL
+ * @key: of an encrypted image, for blk_attach() alone; else NULL
+ */
+struct blk_attach_layer {
+	struct blk_file *file;
+	struct blk_qcow2 *image;
+	struct blk_file *data;
+	const struct blk_luks_key *key;
+};
+
+/**
  * struct blk_attach_params - what to attach
  * @name: device-mapper name
  * @label: opaque text the kernel keeps for the next daemon (JSON)
- * @file: open and locked (blk_lock_image) as @writable needs; stays the
- *        caller's and must outlive the attachment
- * @image: opened from @file; as above
+ * @layers: the chain, the top first: it is qcow2, and raw only the last one
+ * @n_layers: 1..DM_QCOW_MAX_LAYERS
+ * @writable: layer 0 is written; the others never are
+ * @snapshot: id or name of the internal snapshot of layer 0 to show; NULL:
+ *            its active state.  Not with @writable
+ * @invalidate_bitmaps: see blk_qcow2_bitmaps_begin()
  * @no_space_timeout: seconds, or -1 for the default
  * @notify: called from a thread of the attachment when something changed
  *          (BLK_ATTACH_*); must not block; may be NULL
@@ -37,9 +57,11 @@ struct blk_attachment;
 struct blk_attach_params {
 	const char *name;
 	const char *label;
-	struct blk_file *file;
-	struct blk_qcow2 *image;
+	const struct blk_attach_layer *layers;
+	size_t n_layers;
 	bool writable;
+	const char *snapshot;
+	bool invalidate_bitmaps;
 	int no_space_timeout;
 	void (*notify)(void *opaque, unsigned int what);
 	void *opaque;
@@ -53,19 +75,22 @@ struct blk_attach_params {
 
 /*
  * Order for a writable image (every step undone on failure, in reverse):
- * can_attach, pad, loop device (regular files; block devices as they are), dm create
- * + load, adopt, hold_file, mark (durable), claim metadata, scan_begin if it
- * was marked, first grant, resume, start the feeder.
- * A read-only one: pad if needed, loop, create, load, adopt, hold_file, resume.
+ * can_attach of each layer, repair if it is dirty, pad, loop devices (regular
+ * files; block devices as they are), crypt devices (encrypted images), dm
+ * create + load, adopt, hold the files, mark (durable), bitmaps, claim
+ * metadata, scan_begin if it was marked, first grant, resume, start the feeder.
+ * A read-only one: pad if needed, loops, crypt, create, load, adopt, hold,
+ * resume.
  */
 int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	       struct blk_error *e);
 
 /*
  * A device that is already there (found by blk_genl_list).  Gets the held
- * file from the kernel and opens the image from it (both owned by the
+ * files from the kernel and opens the images from them (all owned by the
  * attachment), adopts the session, takes all grants, commits, begins the leak
- * scan, grants anew.  @label, malloc'ed: what the previous daemon stored.
+ * scan, grants anew.  The chain is what the table says.  @label, malloc'ed:
+ * what the previous daemon stored.
  */
 int blk_attach_adopt(uint64_t dev,
 		     void (*notify)(void *opaque, unsigned int what),
@@ -88,14 +113,40 @@ int blk_attach_adopt(uint64_t dev,
  */
 int blk_detach(struct blk_attachment *a, struct blk_error *e);
 
+/**
+ * blk_attach_resize - give a writable device and its image another size
+ * @size: bytes, a multiple of 512
+ * @shrink: whether it may be smaller than before: the data behind is lost
+ *
+ * The device is suspended meanwhile, its users wait.  On failure it goes on
+ * with its old size.  An adopted session's leak scan begins anew.
+ */
+int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
+		      struct blk_error *e);
+
 /* The daemon ends, the device stays: stops the threads, frees the attachment. */
 void blk_attach_abandon(struct blk_attachment *a);
 
 /* For a device that was removed behind our back: cleans up what is left. */
 void blk_attach_forget(struct blk_attachment *a);
 
+/*
+ * Somebody else has duplicates of the adopted files, but for the one that is
+ * written as layer 0: their locks are left when the device goes.
+ */
+void blk_attach_share_locks(struct blk_attachment *a);
+
+/* Layer 0's */
 struct blk_file *blk_attach_file(struct blk_attachment *a);
 struct blk_qcow2 *blk_attach_image(struct blk_attachment *a);
+size_t blk_attach_layers(const struct blk_attachment *a);
+/* Borrowed, until the attachment goes */
+void blk_attach_layer(const struct blk_attachment *a, size_t i,
+		      struct blk_attach_layer *out);
+/* bytes of the device */
+uint64_t blk_attach_size(const struct blk_attachment *a);
+/* The image was dirty, and has been repaired before it was attached. */
+bool blk_attach_repaired(const struct blk_attachment *a);
 const char *blk_attach_name(const struct blk_attachment *a);
 bool blk_attach_writable(const struct blk_attachment *a);
 uint64_t blk_attach_dev(const struct blk_attachment *a);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What attach.c, adopt.c, detach.c, feeder.c and scan.c share: the inside of
- * an attachment.  Nobody else includes it.
+ * What the files of kctl/ that make, serve and end an attachment share: its
+ * inside.  Nobody else includes it.
  *
  * Who may talk to the kernel's session and allocate from the image: the
  * feeder thread, or, while it is paused or not running, the thread inside
- * blk_attach(), blk_attach_adopt() or blk_detach().
+ * blk_attach(), blk_attach_adopt(), blk_attach_resize() or blk_detach().
  */
 #ifndef BLK_KCTL_ATTACHMENT_H
 #define BLK_KCTL_ATTACHMENT_H
@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "kctl/attach.h"
+#include "kctl/crypt.h"
 #include "kctl/genl.h"
 #include "kctl/loop.h"
 
@@ -86,6 +87,22 @@ struct blk_feeder {
 	struct dm_qcow_run runs[DM_QCOW_MAX_RUNS];
 };
 
+/**
+ * struct blk_layer - one image of the chain
+ * @is, @file, ...: as in struct blk_attach_layer
+ * @loop, @data_loop: of regular files; .fd < 0: not open (any more); .dev
+ *                    stays
+ * @crypt: of an encrypted image, over its device
+ * @data_size: of a data file that was made longer here: what it was before;
+ *             else 0
+ */
+struct blk_layer {
+	struct blk_attach_layer is;
+	struct blk_loop loop, data_loop;
+	struct blk_crypt crypt;
+	uint64_t data_size;
+};
+
 struct blk_attachment {
 	char name[BLK_DM_NAME_MAX];
 	char uuid[BLK_DM_UUID_MAX];	/* tells it from a later one */
@@ -94,10 +111,15 @@ struct blk_attachment {
 	bool live;		/* has been resumed */
 	bool was_marked;
 	atomic_bool keep_mark;	/* something may have leaked */
-	bool own;		/* @file and @image are ours: adopted */
+	bool own;		/* files and images are ours: adopted */
+	bool share_locks;	/* blk_attach_share_locks() */
+	bool repaired;
+	uint64_t size;		/* of the device, bytes */
+	struct blk_layer *layers;
+	size_t n_layers;
+	/* of layer 0 */
 	struct blk_file *file;
 	struct blk_qcow2 *image;
-	struct blk_loop loop;	/* .fd < 0: a block device as it is */
 
 	struct blk_genl *genl;
 	uint64_t session, seq, cookie;
@@ -110,16 +132,56 @@ struct blk_attachment {
 };
 
 /* attachment.c */
-struct blk_attachment *blk_attachment_new(struct blk_file *file,
-					  struct blk_qcow2 *image);
+struct blk_attachment *blk_attachment_new(void);
 /* Frees memory, sockets and descriptors; the threads are stopped. */
 void blk_attachment_free(struct blk_attachment *a);
 /* A session has begun. */
 void blk_attachment_session(struct blk_attachment *a);
 /* Connects the image's allocator with the kernel (claims, loop size). */
 void blk_attachment_connect(struct blk_attachment *a);
-/* The device as device-mapper numbers it, of the image or its loop device. */
-int blk_attachment_below(const struct blk_attachment *a, uint64_t *dev);
+/* The same without claims: while the device is suspended and handed over. */
+void blk_attachment_connect_unclaimed(struct blk_attachment *a);
+
+/* layers.c */
+
+/* Room for so many; all empty. */
+int blk_layers_alloc(struct blk_attachment *a, size_t n, struct blk_error *e);
+/* Makes @a->layers of the parameters'. */
+int blk_layers_copy(struct blk_attachment *a,
+		    const struct blk_attach_params *p, struct blk_error *e);
+/* What each layer must be like. */
+int blk_layers_check(const struct blk_attachment *a, struct blk_error *e);
+/* Sizes the files and makes their loop devices, and crypt devices over them. */
+int blk_layers_up(struct blk_attachment *a, struct blk_error *e);
+/* Closes the loop devices: they go with their last user. */
+void blk_layers_down(struct blk_attachment *a);
+/* The same when the device is gone, or never came: crypt devices go too. */
+void blk_layers_remove(struct blk_attachment *a);
+/* What need not stay open once the table is live. */
+void blk_layers_settle(struct blk_attachment *a);
+/* "2 qcow2 7:0 - raw 8:16", malloc'ed */
+int blk_layers_table(const struct blk_attachment *a, char **table,
+		     struct blk_error *e);
+/* Names who holds a layer's device. */
+int blk_layers_busy(const struct blk_attachment *a, struct blk_error *e);
+/* Lends the kernel all files. */
+int blk_layers_hold(struct blk_attachment *a, struct blk_error *e);
+/* Of an adopted device: @a->layers of its table line and the held files. */
+int blk_layers_adopt(struct blk_attachment *a, const char *table,
+		     struct blk_error *e);
+/* Closes what the attachment owns itself; @unlock: as blk_detach() does */
+void blk_layers_disown(struct blk_attachment *a, bool unlock);
+/* Drops what the host has buffered of block devices, see rule 33. */
+void blk_layers_drop_buffers(const struct blk_attachment *a);
+/* The external data file of layer 0 becomes large enough for @size. */
+int blk_layers_grow_data(struct blk_attachment *a, uint64_t size,
+			 struct blk_error *e);
+/* And no larger than it was, or than @size needs. */
+void blk_layers_trim_data(struct blk_attachment *a, uint64_t size);
+/* The disk has become smaller, and so does a data file that shows it raw. */
+void blk_layers_cut_data(struct blk_attachment *a, uint64_t size);
+/* Bytes of the image below layer 0; 0: there is none */
+uint64_t blk_layers_backing_size(const struct blk_attachment *a);
 
 /* feeder.c: the thread */
 int blk_feeder_init(struct blk_attachment *a, struct blk_error *e);
@@ -180,11 +242,34 @@ void blk_scan_finish(struct blk_attachment *a);
 void blk_scan_wait(struct blk_attachment *a, unsigned int ms);
 /* Whether leaks may be left. */
 bool blk_scan_is_open(const struct blk_attachment *a);
+/* Ends it in any phase without a result.  Return: it was open. */
+bool blk_scan_cancel(struct blk_attachment *a);
+
+/* handover.c: suspending, and back to how it was; detach and resize use it */
+
+/**
+ * struct blk_handover - what a suspended device has given back
+ * @name: the device's; it may have been renamed
+ * @failed: the device had failed before
+ * @clean: the metadata was handed over
+ */
+struct blk_handover {
+	struct blk_attachment *a;
+	char name[BLK_DM_NAME_MAX];
+	struct blk_run_list grants, freed;
+	bool failed, clean;
+};
+
+/* Suspends a writable device and collects; on failure it goes on. */
+int blk_handover_begin(struct blk_handover *h, struct blk_error *e);
+/* Gives the grants back, drops what was freed. */
+void blk_handover_give_back(struct blk_handover *h);
+/* The same, resumes, feeds. */
+int blk_handover_undo(struct blk_handover *h, struct blk_error *e);
+void blk_handover_free(struct blk_handover *h);
 
 /* detach.c */
 
-/* What the attachment owns itself; @unlock: nobody else needs the locks. */
-void blk_attachment_disown(struct blk_attachment *a, bool unlock);
 /* Removes the device, with patience for those who only look (udev). */
 int blk_attachment_remove(const char *name, struct blk_error *e);
 

@@ -154,14 +154,11 @@ int blk_crypt_down(struct blk_crypt *c, struct blk_error *e)
 	return 0;
 }
 
-/* Made by a process that is no more, and not in use */
-static bool is_leftover(const struct blk_dm_info *info)
+/* Of our making, and not in use; *pid: who has made it */
+static bool is_unused(const struct blk_dm_info *info, int *pid)
 {
-	int pid;
-
 	return !info->open_count &&
-		sscanf(info->uuid, UUID_PREFIX "%d-", &pid) == 1 &&
-		pid != getpid();
+		sscanf(info->uuid, UUID_PREFIX "%d-", pid) == 1;
 }
 
 /*
@@ -174,7 +171,7 @@ static int create(const char *name, struct blk_dm_info *info,
 	struct blk_dm_info old;
 	unsigned long long salt;
 	char uuid[64];
-	int ret;
+	int ret, pid;
 
 	if (getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
 		return blk_error_set(e, BLK_ERR_FAILED, EIO,
@@ -183,7 +180,7 @@ static int create(const char *name, struct blk_dm_info *info,
 		 salt);
 	ret = blk_dm_create(name, uuid, info, e);
 	if (ret == -EBUSY && !blk_dm_info(name, &old, NULL) &&
-	    is_leftover(&old) && !take_down(name, &old, NULL))
+	    is_unused(&old, &pid) && !take_down(name, &old, NULL))
 		ret = blk_dm_create(name, uuid, info, e);
 	return ret;
 }
@@ -428,11 +425,13 @@ void blk_crypt_sweep(void)
 {
 	struct blk_dm_info info;
 	char **names, **name;
+	int pid;
 
 	if (blk_dm_list_uuid(UUID_KIND, &names, NULL))
 		return;
 	for (name = names; *name; name++)
-		if (!blk_dm_info(*name, &info, NULL) && is_leftover(&info))
+		if (!blk_dm_info(*name, &info, NULL) &&
+		    is_unused(&info, &pid) && pid != getpid())
 			take_down(*name, &info, NULL);
 	blk_dm_list_free(names);
 	blk_keyring_sweep(KEY_SERVICE UUID_PREFIX, key_is_unused, NULL);

@@ -53,7 +53,8 @@ int blk_crypt_name(const char *device, unsigned int layer, char *name,
 /**
  * blk_crypt_up - make it
  * @key: not needed any more afterwards
- * What a daemon of that name that died has left half made is removed first.
+ * One of that name that nobody uses has been left behind and is removed first:
+ * the caller makes no two at once.
  * -EBUSY: there is another device of this name.  On failure nothing is left.
  */
 int blk_crypt_up(const char *name, uint64_t below,

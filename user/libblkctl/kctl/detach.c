@@ -16,13 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
-#include <unistd.h>
 
-#include <linux/fs.h>
-
-#include "io/lock.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 #include "kctl/holders.h"
@@ -35,10 +30,7 @@
 /* What one call of blk_detach() has in hand. */
 struct detaching {
 	struct blk_attachment *a;
-	char name[BLK_DM_NAME_MAX];	/* it may have been renamed */
-	struct blk_run_list grants, freed;
-	bool failed;		/* the device had failed before */
-	bool clean;		/* the metadata was handed over */
+	struct blk_handover h;
 	bool raced;		/* somebody opened it after we looked */
 };
 
@@ -86,7 +78,7 @@ static int check_idle(struct detaching *d, struct blk_error *e)
 	int ret, tries = BUSY_TRIES;
 
 	for (;;) {
-		ret = blk_dm_info(d->name, &info, e);
+		ret = blk_dm_info(d->h.name, &info, e);
 		if (!ret && (info.dev != d->a->dev ||
 			     strcmp(info.uuid, d->a->uuid)))
 			ret = -ENOENT;	/* another one of that name */
@@ -94,92 +86,9 @@ static int check_idle(struct detaching *d, struct blk_error *e)
 			return ret;
 		blk_holders_find(d->a->dev, &h);
 		if (h.lasting || !--tries)
-			return busy(d->name, d->a->dev, e);
+			return busy(d->h.name, d->a->dev, e);
 		nap();
 	}
-}
-
-/*
- * Back to how it was
- */
-
-static void give_back(struct detaching *d)
-{
-	struct dm_qcow_run *v = d->grants.v;
-	size_t n = d->grants.n, part;
-
-	for (; n; v += part, n -= part) {
-		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
-		if (blk_grant_give(d->a, v, part, 0, NULL, NULL))
-			blk_grant_drop(d->a, v, part);
-	}
-	blk_grant_drop(d->a, d->freed.v, d->freed.n);
-	blk_run_list_free(&d->grants);
-	blk_run_list_free(&d->freed);
-}
-
-static void carry_on(struct detaching *d, struct blk_error *e)
-{
-	struct blk_error why = { 0 };
-
-	if (d->a->writable) {
-		give_back(d);
-		if (blk_dm_resume(d->name, &why) && e)
-			blk_error_hint(e, "it is still suspended: %.200s",
-				       why.msg);
-	}
-	blk_feeder_go(d->a);
-}
-
-/*
- * The writer's side
- */
-
-/* Suspended: everything the kernel has of ours comes back. */
-static int collect(struct detaching *d, struct blk_error *e)
-{
-	struct blk_attachment *a = d->a;
-	struct blk_kdev k;
-	int ret;
-
-	ret = blk_genl_handover(a->genl, a->dev, a->session, NULL, e);
-	if (ret && d->failed && !blk_grant_is_lost(ret)) {
-		/* its writes and flushes have failed since: no news */
-		atomic_store(&a->keep_mark, true);
-		return 0;
-	}
-	if (ret == -EIO)
-		blk_error_set(e, BLK_ERR_FAILED, EIO,
-			      "device \"%s\" could not write all of its "
-			      "metadata to %s", d->name, a->file->path);
-	if (!ret)
-		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &d->grants, e);
-	if (!ret)
-		ret = blk_run_list_take(a, DM_QCOW_TAKE_FREED, &d->freed, e);
-	if (!ret)
-		ret = blk_genl_get(a->genl, a->dev, a->session, &k, e);
-	if (ret)
-		return ret;
-	if (k.state & (DM_QCOW_STATE_LEAKED | DM_QCOW_STATE_CORRUPT))
-		atomic_store(&a->keep_mark, true);
-	d->clean = true;
-	return 0;
-}
-
-static int suspend_writer(struct detaching *d, struct blk_error *e)
-{
-	struct blk_attachment *a = d->a;
-	int ret;
-
-	blk_scan_wait(a, SCAN_MS);
-	ret = blk_dm_suspend(d->name, false, e);
-	if (ret)
-		return ret;
-	blk_feeder_pause(a);
-	ret = collect(d, e);
-	if (ret)
-		carry_on(d, e);
-	return ret;
 }
 
 /* The device has gone; the image is ours alone. */
@@ -188,14 +97,14 @@ static int settle(struct detaching *d, struct blk_error *e)
 	struct blk_attachment *a = d->a;
 	int ret, err;
 
-	if (!d->clean) {
+	if (!d->h.clean) {
 		blk_scan_stop(a);
 		return blk_error_set(e, BLK_ERR_FAILED, EIO,
 				     "the device had failed: what was written "
 				     "since may be missing");
 	}
-	ret = blk_grant_drop(a, d->grants.v, d->grants.n);
-	err = blk_grant_drop(a, d->freed.v, d->freed.n);
+	ret = blk_grant_drop(a, d->h.grants.v, d->h.grants.n);
+	err = blk_grant_drop(a, d->h.freed.v, d->h.freed.n);
 	ret = ret ? ret : err;
 	blk_scan_finish(a);
 	blk_qcow2_set_ops(a->image, NULL, NULL);
@@ -203,6 +112,7 @@ static int settle(struct detaching *d, struct blk_error *e)
 	ret = ret ? ret : err;
 	if (!ret && !atomic_load(&a->keep_mark) && !blk_scan_is_open(a))
 		ret = blk_qcow2_unmark(a->image, NULL);
+	blk_layers_trim_data(a, a->size);
 	err = blk_file_flush(a->file);
 	ret = ret ? ret : err;
 	if (ret)
@@ -217,22 +127,6 @@ static int settle(struct detaching *d, struct blk_error *e)
  * The ends
  */
 
-void blk_attachment_disown(struct blk_attachment *a, bool unlock)
-{
-	if (a->image)
-		blk_qcow2_set_ops(a->image, NULL, NULL);
-	if (!a->own)
-		return;
-	if (a->image)
-		blk_qcow2_close(a->image);
-	/* a loop device that udev still looks at would keep the locks */
-	if (unlock && a->file)
-		blk_unlock_image(a->file->fd);
-	blk_file_close(a->file);
-	a->image = NULL;
-	a->file = NULL;
-}
-
 static void finish(struct detaching *d, struct blk_error *e)
 {
 	struct blk_attachment *a = d->a;
@@ -241,14 +135,13 @@ static void finish(struct detaching *d, struct blk_error *e)
 		memset(e, 0, sizeof(*e));	/* of an earlier round */
 	blk_feeder_stop(a);
 	a->notify = NULL;	/* no news of what the caller is ending */
-	/* autoclear: the loop device goes with its last user */
-	blk_loop_close(&a->loop);
+	/* autoclear: loop devices go with their last user */
+	blk_layers_remove(a);
 	if (a->writable)
 		settle(d, e);
 	/* what blkid has read meanwhile is stale for buffered readers */
-	if (a->file->is_bdev)
-		ioctl(a->file->fd, BLKFLSBUF, 0);
-	blk_attachment_disown(a, true);
+	blk_layers_drop_buffers(a);
+	blk_layers_disown(a, true);
 	blk_attachment_free(a);
 }
 
@@ -258,18 +151,22 @@ static int detach(struct detaching *d, struct blk_error *e)
 	int ret;
 
 	if (d->a->writable) {
-		ret = suspend_writer(d, e);
+		blk_scan_wait(d->a, SCAN_MS);
+		ret = blk_handover_begin(&d->h, e);
 		if (ret)
 			return ret;
 	} else {
 		blk_feeder_pause(d->a);
 	}
-	ret = remove_device(d->name, SUSPENDED_TRIES, e);
+	ret = remove_device(d->h.name, SUSPENDED_TRIES, e);
 	d->raced = ret == -EBUSY;
 	if (d->raced)
-		busy(d->name, d->a->dev, e);
+		busy(d->h.name, d->a->dev, e);
 	if (ret) {
-		carry_on(d, e);
+		if (d->a->writable)
+			blk_handover_undo(&d->h, e);
+		else
+			blk_feeder_go(d->a);
 		return ret;
 	}
 	finish(d, e);
@@ -287,8 +184,8 @@ static int look_and_detach(struct detaching *d, bool *gone,
 	ret = blk_attach_get(d->a, &k, e);
 	if (!ret) {
 		if (k.name[0])
-			snprintf(d->name, sizeof(d->name), "%s", k.name);
-		d->failed = k.mode >= DM_QCOW_MODE_READ_ONLY;
+			snprintf(d->h.name, sizeof(d->h.name), "%s", k.name);
+		d->h.failed = k.mode >= DM_QCOW_MODE_READ_ONLY;
 		ret = check_idle(d, e);
 	}
 	*gone = ret == -ENODEV || ret == -ENXIO || ret == -ENOENT;
@@ -297,13 +194,13 @@ static int look_and_detach(struct detaching *d, bool *gone,
 
 int blk_detach(struct blk_attachment *a, struct blk_error *e)
 {
-	struct detaching d = { .a = a };
+	struct detaching d = { .a = a, .h.a = a };
 	int ret, rounds = ROUNDS;
 	bool gone;
 
 	if (e)
 		memset(e, 0, sizeof(*e));
-	snprintf(d.name, sizeof(d.name), "%s", a->name);
+	snprintf(d.h.name, sizeof(d.h.name), "%s", a->name);
 	/*
 	 * udev probes a device that was just closed by a writer.  It may open
 	 * it when it is suspended already, and can only end once it is resumed.
@@ -317,8 +214,7 @@ int blk_detach(struct blk_attachment *a, struct blk_error *e)
 		blk_attach_forget(a);
 		return 0;
 	}
-	blk_run_list_free(&d.grants);
-	blk_run_list_free(&d.freed);
+	blk_handover_free(&d.h);
 	return ret;
 }
 
@@ -326,7 +222,7 @@ void blk_attach_abandon(struct blk_attachment *a)
 {
 	blk_feeder_stop(a);
 	blk_scan_stop(a);
-	blk_attachment_disown(a, false);
+	blk_layers_disown(a, false);
 	blk_attachment_free(a);
 }
 
@@ -334,6 +230,6 @@ void blk_attach_forget(struct blk_attachment *a)
 {
 	blk_feeder_stop(a);
 	blk_scan_stop(a);
-	blk_attachment_disown(a, true);
+	blk_layers_disown(a, true);
 	blk_attachment_free(a);
 }

@@ -542,7 +542,7 @@ int blk_genl_adopt(struct blk_genl *g, uint64_t dev, const char *label,
 }
 
 int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
-		   const struct dm_qcow_run *runs, size_t n,
+		   const struct dm_qcow_run *runs, size_t n, uint32_t flags,
 		   struct blk_error *e)
 {
 	size_t part;
@@ -552,6 +552,9 @@ int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
 		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
 		session_begin(g, DM_QCOW_CMD_CLAIM, dev, session);
 		put_runs(g, runs, part);
+		if (flags)
+			put_u32(g, DM_QCOW_A_FLAGS, flags);
+		flags = 0;
 		ret = request_end(g, NULL, NULL, "claim metadata of", dev, e);
 	}
 	if (ret == -EUCLEAN)
@@ -616,16 +619,20 @@ int blk_genl_handover(struct blk_genl *g, uint64_t dev, uint64_t session,
 }
 
 int blk_genl_hold_file(struct blk_genl *g, uint64_t dev, uint64_t session,
-		       uint32_t layer, int fd, struct blk_error *e)
+		       uint32_t layer, uint32_t flags, int fd,
+		       struct blk_error *e)
 {
 	session_begin(g, DM_QCOW_CMD_HOLD_FILE, dev, session);
 	put_u32(g, DM_QCOW_A_LAYER, layer);
 	put_u32(g, DM_QCOW_A_FD, fd);
+	if (flags)
+		put_u32(g, DM_QCOW_A_FLAGS, flags);
 	return request_end(g, NULL, NULL, "lend the image's file to", dev, e);
 }
 
 int blk_genl_get_file(struct blk_genl *g, uint64_t dev, uint64_t session,
-		      uint32_t layer, int *fd, struct blk_error *e)
+		      uint32_t layer, uint32_t flags, int *fd,
+		      struct blk_error *e)
 {
 	struct reply r = { 0 };
 	int ret;
@@ -633,6 +640,8 @@ int blk_genl_get_file(struct blk_genl *g, uint64_t dev, uint64_t session,
 	*fd = -1;
 	session_begin(g, DM_QCOW_CMD_GET_FILE, dev, session);
 	put_u32(g, DM_QCOW_A_LAYER, layer);
+	if (flags)
+		put_u32(g, DM_QCOW_A_FLAGS, flags);
 	ret = request_end(g, reply_parse, &r, "get the image's file of", dev,
 			  e);
 	if (ret)

@@ -68,9 +68,10 @@ int blk_genl_list(struct blk_genl *g, struct blk_kdev **list, size_t *n,
 		  struct blk_error *e);
 int blk_genl_adopt(struct blk_genl *g, uint64_t dev, const char *label,
 		   uint64_t *session, uint64_t *seq, struct blk_error *e);
+/* Splits into messages.  @flags: DM_QCOW_CLAIM_ANEW goes with the first. */
 int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
-		   const struct dm_qcow_run *runs, size_t n,
-		   struct blk_error *e);	/* splits into messages */
+		   const struct dm_qcow_run *runs, size_t n, uint32_t flags,
+		   struct blk_error *e);
 /* one message: n <= DM_QCOW_MAX_RUNS; @granted (may be NULL): after it */
 int blk_genl_grant(struct blk_genl *g, uint64_t dev, uint64_t session,
 		   uint64_t seq, const struct dm_qcow_run *runs, size_t n,
@@ -83,10 +84,13 @@ int blk_genl_commit(struct blk_genl *g, uint64_t dev, uint64_t session,
 		    uint64_t cookie, struct blk_error *e);
 int blk_genl_handover(struct blk_genl *g, uint64_t dev, uint64_t session,
 		      uint64_t *generation, struct blk_error *e);
+/* @flags: 0, or DM_QCOW_FILE_DATA: the layer's data file */
 int blk_genl_hold_file(struct blk_genl *g, uint64_t dev, uint64_t session,
-		       uint32_t layer, int fd, struct blk_error *e);
-/* @fd: a new descriptor, the caller closes it */
+		       uint32_t layer, uint32_t flags, int fd,
+		       struct blk_error *e);
+/* @fd: a new descriptor, the caller closes it; -ENOENT: none is held */
 int blk_genl_get_file(struct blk_genl *g, uint64_t dev, uint64_t session,
-		      uint32_t layer, int *fd, struct blk_error *e);
+		      uint32_t layer, uint32_t flags, int *fd,
+		      struct blk_error *e);
 
 #endif

@@ -184,6 +184,13 @@ static uint64_t total(const struct dm_qcow_run *runs, size_t n)
 	return bytes;
 }
 
+/* Zeroes on disk are none for who reads them through a cipher. */
+static void not_zeroed(struct dm_qcow_run *runs, size_t n)
+{
+	while (n--)
+		runs[n].flags &= ~DM_QCOW_RUN_ZEROED;
+}
+
 /* One allocation, one message.  1: more can be tried at once. */
 static int give_some(struct blk_attachment *a, uint64_t bytes,
 		     const struct blk_kdev *k, uint64_t *given)
@@ -201,6 +208,8 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 			found_corrupt(a);
 		return 0;
 	}
+	if (blk_crypt_is_up(&a->layers[0].crypt))
+		not_zeroed(f->runs, n);
 	ret = blk_grant_give(a, f->runs, n, 0, NULL, NULL);
 	if (ret)
 		return refused(a, n, ret);
@@ -245,6 +254,9 @@ static void first_target(struct blk_attachment *a, const struct blk_kdev *k)
 		h->cluster_bits;
 	struct blk_feeder *f = &a->feeder;
 
+	/* with an external data file only L2 tables need clusters */
+	if (a->layers[0].is.data)
+		guest = 0;
 	f->cap = (guest + qcow2_l1_needed(h)) << h->cluster_bits;
 	f->target = max_u64(TARGET_FIRST,
 			    (uint64_t)TARGET_CLUSTERS << h->cluster_bits);

@@ -150,6 +150,22 @@ void blk_scan_step(struct blk_attachment *a, const struct blk_kdev *k)
 		end(a);
 }
 
+bool blk_scan_cancel(struct blk_attachment *a)
+{
+	bool was_open = blk_scan_is_open(a) && phase(a) != BLK_SCAN_FAILED;
+	bool keep_mark = atomic_load(&a->keep_mark);
+
+	blk_scan_stop(a);
+	a->scan.stop = false;
+	if (!was_open)
+		return false;
+	blk_qcow2_scan_cancel(a->image);
+	/* that it was stopped is no failure */
+	atomic_store(&a->keep_mark, keep_mark);
+	set_phase(a, BLK_SCAN_NONE);
+	return true;
+}
+
 void blk_scan_finish(struct blk_attachment *a)
 {
 	blk_scan_stop(a);

@@ -16,6 +16,7 @@
 #define EXT_HEADER_BYTES	8U
 #define BITMAPS_BYTES		24U
 #define CRYPTO_BYTES		16U
+#define MAX_DATA_FILE_NAME	4095U	/* a path cannot be longer */
 #define MAX_BITMAPS		65535U
 #define MAX_BITMAP_DIR		(MAX_BITMAPS * 1024ULL)
 
@@ -46,6 +47,11 @@ static const char *parse_features(struct walk *w, uint32_t off, uint32_t len)
 
 static const char *parse_data_file(struct walk *w, uint32_t off, uint32_t len)
 {
+	if (len > MAX_DATA_FILE_NAME)
+		return "the name of its data file is too long";
+	/* cut short, it would name another file */
+	if (len && memchr(w->head + off, 0, len))
+		return "the name of its data file contains a NUL";
 	return take_range(&w->out->data_file, off, len);
 }
 

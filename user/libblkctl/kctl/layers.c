@@ -307,6 +307,8 @@ int blk_layers_up(struct blk_attachment *a, struct blk_error *e)
 		ret = layer_up(a, i, e);
 	if (ret)
 		blk_layers_down(a);
+	if (ret && a->writable)
+		blk_layers_trim_data(a, a->size);
 	return ret;
 }
 

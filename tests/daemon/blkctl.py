@@ -25,7 +25,7 @@ DEVICE = {
     "host-full": False, "leaked": False, "corrupt": False, "errno": 0,
     "cluster-size": 65536, "granted": 1500, "consumed": 3, "freed": 0,
     "parked": 0, "generation": 1, "stats": {"read-mapped": 5},
-    "image": {"filename": "/srv/disk.qcow2", "format": "qcow2",
+    "size": 3 * 2**29, "image": {"filename": "/srv/disk.qcow2", "format": "qcow2",
               "virtual-size": 3 * 2**29, "cluster-size": 65536}}
 
 
@@ -141,6 +141,58 @@ def test_create_options():
         eq(d.calls[1][1]["read-only"], True)
         eq(d.calls[2][1]["writable"], False)
         eq(d.calls[2][1]["no-space-timeout"], 0)
+
+
+def test_create_snapshot():
+    """create --snapshot is read-only; policies go to the daemon"""
+    with FakeDaemon(devices()) as d:
+        d.run("create", "x", d.image, "--snapshot", "before",
+              "--allow-external")
+        eq(d.calls[1][1]["read-only"], True)
+        eq(d.calls[1][1]["allow-external"], True)
+        eq(d.calls[2][1]["writable"], False)
+        eq(d.calls[2][1]["snapshot"], "before")
+        assert "invalidate-bitmaps" not in d.calls[2][1]
+        d.run("create", "y", d.image, "--invalidate-bitmaps")
+        eq(d.calls[-1][1]["invalidate-bitmaps"], True)
+        eq(d.calls[-1][1]["writable"], True)
+        assert "allow-external" not in d.calls[-2][1]
+
+
+def test_resize():
+    """resize knows sizes, signs and suffixes"""
+    old = 3 * 2**29
+    for text, want in (("2G", 2**31), ("+512", old + 512), ("+1k", old + 1024),
+                       ("1.5T", 3 * 2**39), ("2147483648", 2**31),
+                       ("2147483648B", 2**31), ("+0.5G", old + 2**29),
+                       ("1.6G", 1717986816), (str(old), old),
+                       ("+1P", old + 2**50)):
+        with FakeDaemon(devices({})) as d:
+            eq(d.run("resize", "disk", text), ("", ""))
+            eq(d.calls[1:], [("block_resize", {"node-name": "disk",
+                                               "size": want})])
+    for args in (["disk", "-512M", "--shrink"], ["--shrink", "disk", "-512M"],
+                 ["disk", "--shrink", "--", "-512M"], ["disk", "1G",
+                                                       "--shrink"]):
+        with FakeDaemon(devices({})) as d:
+            doc = json.loads(d.run("--json", "resize", *args)[0])
+            eq(doc["device"], {"name": "disk", "size": 2**30})
+            eq(d.calls[-1][1], {"node-name": "disk", "size": 2**30,
+                                "shrink": True})
+    with FakeDaemon(devices({})) as d:
+        for bad in ("", "x", "1X", "1GG", "+", "-", "+-1G", "1..5G", "0x10",
+                    ".5G", "513", "+1", "-2G", "-1536M", "9E", "99999999999P",
+                    "1 G"):
+            d.run("resize", "disk", bad, "--shrink", code=2)
+        for smaller in ("1G", "-1K"):
+            _, err = d.run("resize", "disk", smaller, code=2)
+            assert "--shrink" in err, err
+        d.run("resize", "other", "1G", code=5)
+        eq(set(d.commands()), {"query-device-mapper"})
+    unmanaged = {k: v for k, v in DEVICE.items()
+                 if k not in ("id", "node-name", "size", "image")}
+    with FakeDaemon({"query-device-mapper": [{"return": [unmanaged]}]}) as d:
+        d.run("resize", "disk", "1G", code=1)
 
 
 def test_create_json():
@@ -405,7 +457,7 @@ def test_sizes():
     for size, text in ((0, "0B"), (512, "512B"), (1023, "1023B"),
                        (1024, "1K"), (1536, "1.5K"), (10 * 2**30, "10G"),
                        (2**40 + 2**39, "1.5T"), (2**63 - 1, "8E")):
-        with FakeDaemon(devices({"image": {"virtual-size": size}})) as d:
+        with FakeDaemon(devices({"size": size})) as d:
             eq(d.run("-n", "-o", "SIZE")[0].strip(), text)
 
 
@@ -419,6 +471,24 @@ def test_show():
         eq(json.loads(d.run("show", "--json", "disk")[0])["device"]["stats"],
            {"read-mapped": 5})
         d.run("show", "other", code=5)
+
+
+def test_show_layers():
+    """show prints the chain; list has columns for it"""
+    layers = [{"filename": "/a", "format": "qcow2", "node-name": "a",
+               "data-file": "/d"},
+              {"filename": "/b", "format": "raw", "node-name": "b"}]
+    dev = {"layers": layers, "snapshot": "s",
+           "image": {**DEVICE["image"], "backing-depth": 1}}
+    with FakeDaemon(devices(dev)) as d:
+        out = [line.split(maxsplit=2) for line in
+               d.run("show", "disk")[0].splitlines()]
+        assert ["layer", "0", "/a (qcow2, data in /d)"] in out, out
+        assert ["layer", "1", "/b (raw)"] in out, out
+        assert ["snapshot", "s"] in out, out
+        eq(d.run("-n", "-o", "DEPTH,SNAPSHOT")[0].split(), ["1", "s"])
+    with FakeDaemon(devices({"layers": layers[1:]})) as d:
+        assert "layer" not in d.run("show", "disk")[0]
 
 
 def test_qmp():
@@ -483,8 +553,8 @@ def test_usage():
 
 def test_help():
     """help and version, of everything"""
-    for args in [], ["create"], ["remove"], ["list"], ["show"], ["qmp"], \
-            ["doctor"]:
+    for args in [], ["create"], ["remove"], ["resize"], ["list"], ["show"], \
+            ["qmp"], ["doctor"]:
         assert "usage: blkctl" in blkctl(*args, "--help")[0]
         assert "usage: blkctl" in blkctl("-h", *args)[0]
     assert blkctl("--version")[0].startswith("blkctl ")
@@ -501,7 +571,11 @@ def test_full_output():
 
 def test_completion():
     """completion knows verbs, options, words, devices and commands"""
-    eq(complete("blkctl", "re"), ["remove"])
+    eq(complete("blkctl", "rem"), ["remove"])
+    eq(complete("blkctl", "re"), ["remove", "resize"])
+    eq(complete("blkctl", "resize", "disk", "-1G", "--s"),
+       ["--socket", "--shrink"])
+    eq(complete("blkctl", "create", "--sn"), ["--snapshot"])
     eq(complete("blkctl", "create", "--no"), ["--no-space-timeout"])
     eq(complete("blkctl", "create", "-f", ""), ["qcow2"])
     eq(complete("blkctl", "create", "x", ""), [":file"])
@@ -513,6 +587,7 @@ def test_completion():
         eq(complete("blkctl", "--socket", d.path, "remove", ""), ["disk"])
         eq(complete("blkctl", "--socket", d.path, "qmp", "query-"),
            ["query-x"])
+        eq(complete("blkctl", "--socket", d.path, "resize", ""), ["disk"])
     eq(complete("blkctl", "--socket", "/nonexistent", "show", ""), [])
 
 

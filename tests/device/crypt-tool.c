@@ -3,11 +3,11 @@
  * The library's crypt devices, one step for each process, so that none has
  * what the one before it knew.
  *
- *	up NAME DEVICE IMAGE PASSPHRASE
+ *	up | reader NAME DEVICE IMAGE PASSPHRASE
  *	resize | down | lose-key NAME
  *	sweep
  *
- * Prints "CODE: message" for an error.  Owns: nothing.
+ * Prints the name of what is up, or "CODE: message" for an error.  Owns: nothing.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@
 
 static struct blk_error e;
 
-static int up(char **argv)
+static int make(char **argv, bool read_only)
 {
 	struct blk_luks_key *key;
 	struct blk_crypt c;
@@ -42,9 +42,21 @@ static int up(char **argv)
 		return ret;
 	ret = blk_crypt_up(argv[0], DM_QCOW_DEV(major(st.st_rdev),
 						minor(st.st_rdev)),
-			   key, false, &c, &e);
+			   key, read_only, &c, &e);
 	blk_luks_free(key);
+	if (!ret)
+		printf("%s\n", c.name);
 	return ret;
+}
+
+static int up(char **argv)
+{
+	return make(argv, false);
+}
+
+static int reader(char **argv)
+{
+	return make(argv, true);
 }
 
 static int adopt(const char *name, struct blk_crypt *c)
@@ -94,6 +106,7 @@ static const struct {
 	int (*fn)(char **argv);
 } verbs[] = {
 	{ "up", 4, up },
+	{ "reader", 4, reader },
 	{ "resize", 1, resize },
 	{ "down", 1, down },
 	{ "lose-key", 1, lose_key },

@@ -99,16 +99,32 @@ leftovers() {
 	is "$(keys)" 1 "one key"
 	dmsetup create user --table "0 8 linear $dev 0"
 	defer dmsetup remove user
-	t_rc 1 "what is in use is not replaced" \
+	t_rc 0 "what is in use is not replaced" \
 		"$tool" up x-crypt "$loop" "$image" "$LUKS_PASS"
-	like "$output" "^16: " "but busy"
-	is "$(keys)" 1 "one key"
+	is "$output" x-crypt.2 "but left alone"
+	is "$(keys)" 2 "two keys"
 	t "sweep" "$tool" sweep
+	t "one is not in use, and goes" test ! -e $dev.2
 	t "what is in use stays" test -b $dev
 	is "$(keys)" 1 "with its key"
 	dmsetup remove user
 	t "sweep" "$tool" sweep
 	t "what is not in use goes" test ! -e $dev
+	is "$(keys)" 0 "with its key"
+}
+
+readers() {
+	t_rc 0 "a reader" "$tool" reader y-crypt "$loop" "$image" "$LUKS_PASS"
+	is "$output" y-crypt "has a device"
+	dmsetup create user -r --table "0 8 linear /dev/mapper/y-crypt 0"
+	defer dmsetup remove user
+	t_rc 0 "another" "$tool" reader z-crypt "$loop" "$image" "$LUKS_PASS"
+	is "$output" y-crypt "shares it"
+	t "the first ends" "$tool" down y-crypt
+	t "it stays for the other" all_bytes /dev/mapper/y-crypt "$at" 063
+	dmsetup remove user
+	t "the other ends" "$tool" down y-crypt
+	t "it goes" test ! -e /dev/mapper/y-crypt
 	is "$(keys)" 0 "with its key"
 }
 
@@ -137,4 +153,5 @@ t "down" "$tool" down x-crypt
 is "$(keys)" 0 "no key is left"
 t "the device is gone" test ! -e $dev
 leftovers
+readers
 done_testing

@@ -66,10 +66,6 @@ refused() {
 	like "$output" "hint: the key ends with a newline" "has a hint"
 	t_rc 2 "a key for an image without encryption" \
 		blkctl create disk "$plain" --key-file "$key"
-	dmsetup create disk-crypt --table "0 8 zero"
-	t_rc 4 "the crypt device's name is taken" \
-		blkctl create disk "$image" --key-file "$key"
-	dmsetup remove disk-crypt
 	t "nothing is left" gone_completely
 	t "no node is left" tidy
 	is "$(sha256sum <"$image")" "$before" "the image is as it was"

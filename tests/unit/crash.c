@@ -7,17 +7,7 @@
  * Every state must pass qemu-img check with at most leaks, hold what was
  * acknowledged, and be free of leaks after the next attach and detach.
  */
-#include "image.h"
-
-#define MAX_OPS		4096
-#define SECTOR		512U
-
-struct op {
-	enum blk_file_op op;
-	uint64_t off;
-	uint64_t len;
-	uint8_t *data;
-};
+#include "powercut.h"
 
 /* A write that was acknowledged before op number @at */
 struct ack {
@@ -26,75 +16,13 @@ struct ack {
 	uint8_t byte;
 };
 
-static struct op ops[MAX_OPS];
-static size_t n_ops;
 static struct ack acks[256];
 static size_t n_acks;
 
-static int log_op(void *opaque, enum blk_file_op op, uint64_t off,
-		  uint64_t len, const void *data)
-{
-	struct op *o = &ops[n_ops];
-
-	if (n_ops == MAX_OPS)
-		return -EIO;
-	*o = (struct op){ .op = op, .off = off, .len = len };
-	if (op == BLK_FILE_OP_WRITE) {
-		o->data = malloc(len);
-		memcpy(o->data, data, len);
-	}
-	n_ops++;
-	return 0;
-}
-
 static void forget_log(void)
 {
-	while (n_ops)
-		free(ops[--n_ops].data);
+	cut_forget();
 	n_acks = 0;
-}
-
-static bool put(int fd, const void *data, uint64_t len, uint64_t off)
-{
-	return pwrite(fd, data, len, (off_t)off) == (ssize_t)len;
-}
-
-static bool put_zeroes(int fd, uint64_t off, uint64_t len, bool extend)
-{
-	struct stat st;
-
-	if (fstat(fd, &st))
-		return false;
-	if (extend && off + len > (uint64_t)st.st_size &&
-	    ftruncate(fd, (off_t)(off + len)))
-		return false;
-	return !fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  (off_t)off, (off_t)len);
-}
-
-/* @parity: 0 or 1: only every other sector of a write; else all */
-static bool apply(int fd, const struct op *o, int parity)
-{
-	bool ok = true;
-
-	switch (o->op) {
-	case BLK_FILE_OP_WRITE:
-		if (parity > 1 || o->len <= SECTOR)
-			return put(fd, o->data, o->len, o->off);
-		for (uint64_t p = parity * SECTOR; p < o->len && ok;
-		     p += 2 * SECTOR)
-			ok = put(fd, o->data + p,
-				 BLK_MIN(SECTOR, o->len - p), o->off + p);
-		return ok;
-	case BLK_FILE_OP_ZERO:
-		return put_zeroes(fd, o->off, o->len, true);
-	case BLK_FILE_OP_DISCARD:
-		return put_zeroes(fd, o->off, o->len, false);
-	case BLK_FILE_OP_TRUNCATE:
-		return !ftruncate(fd, (off_t)o->off);
-	default:
-		return true;
-	}
 }
 
 /* Everything acknowledged before op @k and not written again is there. */
@@ -117,7 +45,7 @@ static bool holds_acked(const char *path, size_t k, uint64_t cs)
 }
 
 /* The next attach finds the mark, if anything could leak, and repairs. */
-static bool recovers(const char *path)
+static bool recovers(void *opaque, const char *path)
 {
 	struct img i;
 	bool was = false;
@@ -131,8 +59,9 @@ static bool recovers(const char *path)
 	return ok && img_has_leaks(path, 0);
 }
 
-static bool state_ok(const char *path, size_t k, uint64_t cs)
+static bool state_ok(void *opaque, const char *path, size_t k)
 {
+	uint64_t cs = *(uint64_t *)opaque;
 	struct img_check c = img_check(path);
 
 	if ((c.rc != 0 && c.rc != 3) || c.corruptions ||
@@ -144,87 +73,11 @@ static bool state_ok(const char *path, size_t k, uint64_t cs)
 	return true;
 }
 
-/* A copy of the state before op @from, with changes by the caller */
-static int branch(void)
-{
-	if (sh("cp --reflink=auto --sparse=always w.qcow2 v.qcow2"))
-		return -1;
-	return open("v.qcow2", O_RDWR | O_CLOEXEC);
-}
-
-/*
- * Ops [from, to) lie between two flushes and any may be lost: each alone, all
- * but each, and each torn after all before it.
- */
-static bool try_lost(size_t from, size_t to, uint64_t cs, unsigned int *states)
-{
-	bool ok = true;
-
-	for (size_t j = from; j < to && ok; j++)
-		for (int mode = 0; mode < (ops[j].op == BLK_FILE_OP_WRITE &&
-					   ops[j].len > SECTOR ? 4 : 2) && ok;
-		     mode++) {
-			int fd = branch();
-
-			ok = fd >= 0;
-			for (size_t k = from; k < to && ok; k++) {
-				bool in = mode == 0 ? k == j :
-					mode == 1 ? k != j : k <= j;
-
-				if (in)
-					ok = apply(fd, &ops[k], mode > 1 &&
-						   k == j ? mode - 2 : 2);
-			}
-			close(fd);
-			ok = ok && state_ok("v.qcow2", from, cs);
-			(*states)++;
-		}
-	return ok;
-}
-
-static size_t next_flush(size_t k)
-{
-	while (k < n_ops && ops[k].op != BLK_FILE_OP_FLUSH)
-		k++;
-	return k;
-}
-
-/* One state: judged, and a copy of it repaired */
-static bool try_state(size_t k, uint64_t cs, unsigned int *states)
-{
-	bool ok = state_ok("w.qcow2", k, cs);
-	int fd = ok ? branch() : -1;
-
-	(*states)++;
-	if (fd >= 0)
-		close(fd);
-	ok = fd >= 0 && recovers("v.qcow2");
-	if (!ok)
-		ksft_print_msg("at op %zu of %zu", k, n_ops);
-	return ok;
-}
-
-/*
- * Plays the log back onto base.qcow2, and looks at every state, or every
- * @step'th.
- */
 static bool replay(uint64_t cs, size_t step, unsigned int *states)
 {
-	bool ok = !sh("cp base.qcow2 w.qcow2");
-	int fd = open("w.qcow2", O_RDWR | O_CLOEXEC);
+	struct cut_judge j = { state_ok, recovers, &cs };
 
-	for (size_t k = 0; k <= n_ops && ok; k++) {
-		bool start = !k || ops[k - 1].op == BLK_FILE_OP_FLUSH;
-
-		if (start && step == 1)
-			ok = try_lost(k, next_flush(k), cs, states);
-		if (ok && !(k % step))
-			ok = try_state(k, cs, states);
-		if (ok && k < n_ops)
-			ok = apply(fd, &ops[k], 2);
-	}
-	close(fd);
-	return ok;
+	return cut_replay(&j, step, states);
 }
 
 static void acked(uint64_t guest, uint8_t byte)
@@ -276,7 +129,7 @@ static void test_life(const char *opts, const char *fill, uint64_t grant,
 	if (ok) {
 		cs = i.cs;
 		table = i.h->refcount_table_offset;
-		i.f->hook = log_op;
+		i.f->hook = cut_log;
 		blk_qcow2_set_ops(i.q, &img_ops, &i);
 		ok = !blk_qcow2_pad(i.q, true, &i.e) &&
 			!blk_qcow2_mark(i.q, &was, &i.e) &&
@@ -307,7 +160,7 @@ static void test_repair(const char *opts)
 	ok = ok && !sh("cp i.qcow2 base.qcow2") && img_open(&i, "i.qcow2");
 	if (ok) {
 		cs = i.cs;
-		i.f->hook = log_op;
+		i.f->hook = cut_log;
 		ok = !blk_qcow2_pad(i.q, true, &i.e) &&
 			!blk_qcow2_mark(i.q, &was, &i.e) && was &&
 			img_scan(&i) > 0 && img_grant(&i, 3 * i.cs) &&

@@ -60,8 +60,8 @@ struct cli {
 	json_t *warnings;
 };
 
-extern const struct verb verb_create, verb_remove, verb_list, verb_show,
-	verb_qmp, verb_doctor;
+extern const struct verb verb_create, verb_remove, verb_resize, verb_list,
+	verb_show, verb_qmp, verb_doctor;
 
 /* The options that every verb takes; they fill in struct cli. */
 extern const struct opt cli_opts[];

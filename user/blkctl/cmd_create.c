@@ -22,7 +22,10 @@ struct create_args {
 	const char *name;
 	const char *image;
 	const char *format;
+	const char *snapshot;
 	bool read_only;
+	bool allow_external;
+	bool invalidate_bitmaps;
 	struct opt_number no_space_timeout;
 	struct key_source key;
 };
@@ -38,6 +41,15 @@ static const struct opt create_opts[] = {
 	  ARG(read_only) },
 	{ OPT_STRING, 'f', "format", "FORMAT", "format of the image",
 	  .words = "qcow2", ARG(format) },
+	{ OPT_STRING, 0, "snapshot", "TAG",
+	  "show an internal snapshot, read-only; its id or name",
+	  ARG(snapshot) },
+	{ OPT_FLAG, 0, "allow-external", NULL,
+	  "the image may name files outside its directory",
+	  ARG(allow_external) },
+	{ OPT_FLAG, 0, "invalidate-bitmaps", NULL,
+	  "give up bitmaps that would miss what is written",
+	  ARG(invalidate_bitmaps) },
 	{ OPT_NUMBER, 0, "no-space-timeout", "SEC",
 	  "how long writes wait when the host is full", .max = 86400,
 	  ARG(no_space_timeout) },
@@ -92,6 +104,11 @@ static int check_name(struct client *c, const char *name, struct blk_error *e)
 			     name, image ? image : "?");
 }
 
+static bool is_read_only(const struct create_args *a)
+{
+	return a->read_only || a->snapshot;
+}
+
 static int add_node(struct client *c, const struct create_args *a,
 		    const char *node, const char *driver, const char *path,
 		    const struct key *key, struct blk_error *e)
@@ -99,9 +116,11 @@ static int add_node(struct client *c, const struct create_args *a,
 	json_t *args = json_pack("{s:s, s:s, s:b, s:{s:s, s:s}}",
 				 "driver", a->format ? a->format : "qcow2",
 				 "node-name", node,
-				 "read-only", (int)a->read_only,
+				 "read-only", (int)is_read_only(a),
 				 "file", "driver", driver, "filename", path);
 
+	if (a->allow_external)
+		json_object_set_new(args, "allow-external", json_true());
 	return key->data ? key_call(c, "blockdev-add", args, key, e) :
 		client_call(c, "blockdev-add", args, NULL, e);
 }
@@ -152,8 +171,13 @@ static int add_export(struct client *c, const struct create_args *a,
 	json_t *args = json_pack("{s:s, s:s, s:s, s:s, s:b}",
 				 "type", "device-mapper", "id", node,
 				 "node-name", node, "name", a->name,
-				 "writable", (int)!a->read_only);
+				 "writable", (int)!is_read_only(a));
 
+	if (a->snapshot)
+		json_object_set_new(args, "snapshot",
+				    json_string(a->snapshot));
+	if (a->invalidate_bitmaps)
+		json_object_set_new(args, "invalidate-bitmaps", json_true());
 	if (a->no_space_timeout.set)
 		json_object_set_new(args, "no-space-timeout",
 				    json_integer(a->no_space_timeout.value));
@@ -189,7 +213,8 @@ static void print_device(struct cli *cli, const struct create_args *a,
 	out_document(cli, "device",
 		     json_pack("{s:s, s:o, s:s, s:b}", "name", a->name,
 			       "path", json_sprintf(DEVICE_DIR "%s", a->name),
-			       "image", path, "writable", (int)!a->read_only));
+			       "image", path, "writable",
+			       (int)!is_read_only(a)));
 }
 
 static int run(struct cli *cli, const void *args, struct blk_error *e)

@@ -25,7 +25,7 @@ static const struct opt list_opts[] = {
 
 static const struct out_column list_columns[] = {
 	{ "NAME", "name", OUT_TEXT, false, "name of the device" },
-	{ "SIZE", "image/virtual-size", OUT_BYTES, false,
+	{ "SIZE", "size", OUT_BYTES, false,
 	  "size of the device" },
 	{ "MODE", "mode", OUT_TEXT, false, "rw, out_of_space, ro or fail" },
 	{ "FORMAT", "image/format", OUT_TEXT, false, "format of the image" },
@@ -39,6 +39,10 @@ static const struct out_column list_columns[] = {
 	{ "MINOR", "minor", OUT_NUMBER, true, "device number" },
 	{ "ID", "id", OUT_TEXT, true, "export id" },
 	{ "NODE", "node-name", OUT_TEXT, true, "node that is exported" },
+	{ "DEPTH", "image/backing-depth", OUT_NUMBER, true,
+	  "how many images are below" },
+	{ "SNAPSHOT", "snapshot", OUT_TEXT, true,
+	  "internal snapshot that is shown" },
 	{}
 };
 

@@ -22,14 +22,19 @@ static const struct opt show_opts[] = {
 	{}
 };
 
-static const struct out_line show_lines[] = {
+static const struct out_line head_lines[] = {
 	{ "name", "name", OUT_TEXT },
 	{ "path", "path", OUT_TEXT },
 	{ "major", "major", OUT_NUMBER },
 	{ "minor", "minor", OUT_NUMBER },
-	{ "size", "image/virtual-size", OUT_BYTES },
+	{ "size", "size", OUT_BYTES },
 	{ "image", "image/filename", OUT_TEXT },
 	{ "format", "image/format", OUT_TEXT },
+	{ "snapshot", "snapshot", OUT_TEXT },
+	{}
+};
+
+static const struct out_line show_lines[] = {
 	{ "cluster size", "cluster-size", OUT_BYTES },
 	{ "writable", "writable", OUT_BOOL },
 	{ "mode", "mode", OUT_TEXT },
@@ -59,8 +64,36 @@ static const struct out_line show_lines[] = {
 	{ "filled", "stats/filled", OUT_NUMBER },
 	{ "parked", "stats/parked", OUT_NUMBER },
 	{ "io-errors", "stats/io-errors", OUT_NUMBER },
+	{ "read-below", "stats/read-below", OUT_NUMBER },
+	{ "read-compressed", "stats/read-compressed", OUT_NUMBER },
+	{ "decompressed", "stats/decompressed", OUT_NUMBER },
+	{ "discards", "stats/discards", OUT_NUMBER },
+	{ "write-zeroes", "stats/write-zeroes", OUT_NUMBER },
+	{ "tables-copied", "stats/tables-copied", OUT_NUMBER },
 	{}
 };
+
+/* One line for each image, unless the first is all there is to say. */
+static void print_layers(const json_t *dev)
+{
+	const json_t *layers = json_object_get(dev, "layers"), *one;
+	const char *file, *format, *data;
+	char name[32];
+	size_t i;
+
+	if (json_array_size(layers) < 2 &&
+	    !json_object_get(json_array_get(layers, 0), "data-file"))
+		return;
+	json_array_foreach(layers, i, one) {
+		file = format = "?";
+		data = NULL;
+		json_unpack((json_t *)one, "{s?s, s?s, s?s}", "filename", &file,
+			    "format", &format, "data-file", &data);
+		snprintf(name, sizeof(name), "layer %zu", i);
+		printf("%-18s %s (%s%s%s)\n", name, file, format,
+		       data ? ", data in " : "", data ? data : "");
+	}
+}
 
 static int run(struct cli *cli, const void *args, struct blk_error *e)
 {
@@ -76,10 +109,13 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 		return rc;
 	one = json_pack("[O]", dev);
 	device_warn(cli, one);
-	if (cli->json)
+	if (cli->json) {
 		out_document(cli, "device", json_incref(dev));
-	else
-		out_lines(show_lines, dev, a->bytes);
+		return 0;
+	}
+	out_lines(head_lines, dev, a->bytes);
+	print_layers(dev);
+	out_lines(show_lines, dev, a->bytes);
 	return 0;
 }
 

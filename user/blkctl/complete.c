@@ -209,7 +209,8 @@ const char *cli_suggest(const struct verb *const *verbs, const char *word)
 		{ "attach", "create" }, { "add", "create" },
 		{ "detach", "remove" }, { "delete", "remove" },
 		{ "rm", "remove" }, { "ls", "list" }, { "info", "show" },
-		{ "status", "show" },
+		{ "status", "show" }, { "grow", "resize" },
+		{ "truncate", "resize" },
 	};
 	unsigned int d, best = MISTAKES_MAX + 1;
 	const char *found = NULL;

@@ -17,6 +17,7 @@
 static const struct verb *const verbs[] = {
 	&verb_create,
 	&verb_remove,
+	&verb_resize,
 	&verb_list,
 	&verb_show,
 	&verb_qmp,

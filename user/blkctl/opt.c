@@ -183,12 +183,48 @@ static int parse_args(int argc, char **argv, const struct opt_set *sets,
 	return 0;
 }
 
+static bool takes_negative(const struct opt_set *sets)
+{
+	const struct opt *o;
+	int i;
+
+	for (i = 0; i < OPT_SETS; i++)
+		for (o = sets[i].opts; o && o->name; o++)
+			if (o->negative)
+				return true;
+	return false;
+}
+
+/*
+ * Puts "--" and the first negative number at the end, where getopt takes it for
+ * what it is.  The NULL of argv makes room.  Return: the new argc.
+ */
+static int move_negative(int argc, char **argv)
+{
+	static char separator[] = "--";
+	char *word;
+	int i;
+
+	for (i = 1; i < argc && strcmp(argv[i], separator); i++) {
+		word = argv[i];
+		if (word[0] != '-' || word[1] < '0' || word[1] > '9')
+			continue;
+		memmove(argv + i, argv + i + 1, (argc - i - 1) * sizeof(*argv));
+		argv[argc - 1] = separator;
+		argv[argc] = word;
+		return argc + 1;
+	}
+	return argc;
+}
+
 int opt_parse(int argc, char **argv, const struct opt_set *sets,
 	      struct blk_error *e)
 {
 	struct parser p;
 	int c, i, rc;
 
+	if (takes_negative(sets))
+		argc = move_negative(argc, argv);
 	parser_init(&p, sets, ":");
 	while ((c = getopt_long(argc, argv, p.shorts, p.longs, NULL)) != -1) {
 		if (c == '?' || c == ':')

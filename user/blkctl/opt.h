@@ -41,6 +41,8 @@ struct opt_number {
  * @help: one line
  * @words: the only values allowed, separated by spaces; NULL: any
  * @max: largest number allowed
+ * @negative: the last argument of its table, which may be "-1G": a word that
+ *            begins with a minus and a digit is no option then
  */
 struct opt {
 	enum opt_kind kind;
@@ -50,6 +52,7 @@ struct opt {
 	const char *help;
 	const char *words;
 	unsigned long max;
+	bool negative;
 	enum opt_complete complete;
 	size_t offset;
 };
@@ -69,6 +72,7 @@ struct opt_set {
 
 /**
  * opt_parse - parse argv[1..] by OPT_SETS tables
+ * @argv: may be put into another order, and needs its NULL at the end
  * @sets: letters and names are unique over all of them; a NULL table is empty
  * Return: 0, or -EINVAL with class USAGE.  Later options win.
  */

@@ -90,6 +90,10 @@ int blk_alloc_prepare(struct blk_qcow2 *q, struct blk_error *e)
 		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
 				     "the clusters of '%s' are smaller than the blocks of what it is on",
 				     q->f->path);
+	if (q->h.incompatible_features & QCOW2_INCOMPAT_DIRTY && !q->repairing)
+		return blk_error_set(e, BLK_ERR_FAILED, EUCLEAN,
+				     "the refcounts of '%s' are not up to date (dirty bit)",
+				     q->f->path);
 	if (!q->meta.run) {
 		ret = blk_meta_collect(q, &q->meta, e);
 		if (ret < 0)
@@ -108,6 +112,13 @@ int blk_alloc_prepare(struct blk_qcow2 *q, struct blk_error *e)
 	q->announced = 0;	/* a predecessor may have died before it told */
 	q->ready = true;
 	return 0;
+}
+
+void blk_alloc_forget(struct blk_qcow2 *q)
+{
+	free(q->meta.run);
+	memset(&q->meta, 0, sizeof(q->meta));
+	q->ready = false;
 }
 
 /* State of one attempt */
@@ -338,6 +349,12 @@ static void untake(struct blk_qcow2 *q, const struct dm_qcow_run *r)
 	}
 }
 
+/* What is zeroes in the file is not zeroes to the guest. */
+static bool is_encrypted(const struct blk_qcow2 *q)
+{
+	return q->h.crypt_method != QCOW2_CRYPT_NONE;
+}
+
 /* Reused space is zeroed; runs that the host has no room for are dropped. */
 static int zero_reused(struct picker *p)
 {
@@ -348,7 +365,8 @@ static int zero_reused(struct picker *p)
 		struct dm_qcow_run *r = &p->runs[i];
 		int ret = 0;
 
-		if (!(r->flags & DM_QCOW_RUN_ZEROED)) {
+		if (!(r->flags & DM_QCOW_RUN_ZEROED) &&
+		    !(is_encrypted(q) && q->f->is_bdev)) {
 			ret = blk_file_zero(q->f, r->offset, r->length);
 			if (!ret)
 				r->flags |= DM_QCOW_RUN_ZEROED;
@@ -427,8 +445,8 @@ static int attempt(struct picker *p)
 }
 
 /* Less and less, and in the end only what is inside the file already. */
-static int allocate(struct blk_qcow2 *q, uint64_t clusters,
-		    struct dm_qcow_run *runs, size_t *n)
+int blk_alloc_runs(struct blk_qcow2 *q, uint64_t clusters,
+		   struct dm_qcow_run *runs, size_t *n)
 {
 	uint64_t limit = blk_grow_limit(q);
 	uint64_t want = clusters;
@@ -480,9 +498,12 @@ int blk_qcow2_alloc(struct blk_qcow2 *q, uint64_t bytes,
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "nothing to allocate");
 	clusters = (bytes >> q->h.cluster_bits) + !!(bytes & (q->cs - 1));
-	ret = q->stuck ? -EIO : allocate(q, clusters, runs, n);
-	if (!ret)
-		return 0;
-	*n = 0;
-	return alloc_error(q, ret, e);
+	ret = q->stuck ? -EIO : blk_alloc_runs(q, clusters, runs, n);
+	if (ret < 0) {
+		*n = 0;
+		return alloc_error(q, ret, e);
+	}
+	for (size_t i = 0; i < *n && is_encrypted(q); i++)
+		runs[i].flags &= ~DM_QCOW_RUN_ZEROED;
+	return 0;
 }

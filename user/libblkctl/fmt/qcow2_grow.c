@@ -127,15 +127,17 @@ static int plan_area(struct blk_qcow2 *q, uint64_t n, struct area *a)
 	return 0;
 }
 
-static int claim_area(struct blk_qcow2 *q, const struct area *a)
+int blk_grow_claim(struct blk_qcow2 *q, uint64_t off, uint64_t len)
 {
-	struct dm_qcow_run run = {
-		.offset = a->first * q->cs,
-		.length = (a->blocks + a->table) * q->cs,
-	};
+	struct dm_qcow_run run = { .offset = off, .length = len };
 
 	return q->ops && q->ops->claim ?
 		q->ops->claim(q->opaque, &run, 1) : 0;
+}
+
+static int claim_area(struct blk_qcow2 *q, const struct area *a)
+{
+	return blk_grow_claim(q, a->first * q->cs, (a->blocks + a->table) * q->cs);
 }
 
 /* The block of @idx, a new empty one at cluster *next if there is none */
@@ -300,4 +302,113 @@ int blk_grow_table(struct blk_qcow2 *q, uint64_t n)
 		return ret;
 	}
 	return install_area(q, &a);
+}
+
+/* The block that counts cluster @c; a new one goes to cluster *next. */
+static int get_or_add_block(struct blk_qcow2 *q, uint64_t c, uint64_t *next,
+			    struct blk_slot **s)
+{
+	uint64_t idx = c >> q->rb_bits;
+	int ret;
+
+	if (has_block(q, idx))
+		return blk_slot_get(q, idx, s);
+	ret = blk_slot_new(q, idx, *next * q->cs, s);
+	if (!ret)
+		(*next)++;
+	return ret;
+}
+
+/* As write_area_blocks(), for blocks that the table in use will name */
+static int count_area(struct blk_qcow2 *q, const struct area *a)
+{
+	uint64_t next = a->first;
+	uint64_t c = a->first;
+
+	while (c < area_end(a)) {
+		struct blk_slot *s;
+		uint64_t stop = BLK_MIN(((c >> q->rb_bits) + 1) << q->rb_bits,
+					area_end(a));
+		int ret = get_or_add_block(q, c, &next, &s);
+
+		if (ret == -ENOBUFS) {
+			ret = blk_slots_commit(q);
+			if (!ret)
+				continue;
+		}
+		if (ret < 0)
+			return ret;
+		for (; c < stop; c++)
+			blk_slot_set(q, s, c & ((1ULL << q->rb_bits) - 1), 1);
+	}
+	return blk_slots_commit(q);
+}
+
+/* Behind everything: new blocks in front, then @clusters in one piece. */
+static int plan_table_area(struct blk_qcow2 *q, uint64_t clusters,
+			   struct area *a)
+{
+	for (;;) {
+		uint64_t blocks, last;
+		int ret;
+
+		*a = (struct area){ .first = q->end, .table = clusters };
+		do {
+			blocks = a->blocks;
+			last = (area_end(a) - 1) >> q->rb_bits;
+			a->blocks = 0;
+			for (uint64_t i = a->first >> q->rb_bits; i <= last; i++)
+				a->blocks += !has_block(q, i);
+		} while (a->blocks != blocks);
+		if (area_end(a) > blk_grow_limit(q))
+			return -ENOSPC;
+		if (last < q->rt_n)
+			return 0;
+		ret = blk_grow_table(q, last + 1);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+static int area_at_end(struct blk_qcow2 *q, uint64_t clusters, uint64_t *off)
+{
+	struct area a;
+	int ret = plan_table_area(q, clusters, &a);
+
+	if (!ret)
+		ret = blk_grow_file(q, a.first * q->cs, area_end(&a) * q->cs);
+	if (!ret)
+		ret = claim_area(q, &a);
+	if (ret < 0)
+		return ret;
+	q->end = area_end(&a);
+	if (!q->f->is_bdev)
+		q->fresh_from = BLK_MAX(q->fresh_from, q->end * q->cs);
+	blk_scan_touch(q, a.first, a.blocks + a.table);
+	*off = (a.first + a.blocks) * q->cs;
+	ret = count_area(q, &a);
+	if (ret < 0)
+		blk_slots_abort(q, true);
+	return ret;
+}
+
+int blk_grow_table_area(struct blk_qcow2 *q, uint64_t clusters, uint64_t *off)
+{
+	struct dm_qcow_run runs[16];
+	size_t n = BLK_COUNT(runs);
+	int ret;
+
+	if (q->stuck)
+		return -EIO;
+	/* where there is room, if that is in one piece */
+	ret = blk_alloc_runs(q, clusters, runs, &n);
+	if (!ret && n == 1 && runs[0].length == clusters * q->cs) {
+		*off = runs[0].offset;
+		return blk_grow_claim(q, *off, runs[0].length);
+	}
+	if (!ret)
+		ret = blk_release_runs(q, runs, n);
+	else if (ret == -ENOSPC)
+		ret = 0;
+	return ret ? ret : area_at_end(q, clusters, off);
 }

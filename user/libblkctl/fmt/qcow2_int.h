@@ -42,8 +42,8 @@ enum blk_meta_kind {
 	BLK_META_ACTIVE,	/* header and active L1: never change owner */
 	BLK_META_ACTIVE_L2,	/* the kernel's; may be freed by it */
 	BLK_META_INACTIVE_L2,	/* the daemon's; snapshots may share them */
-	BLK_META_RETIRED,	/* an old refcount table: free, but the kernel
-				 * has it claimed until the next attach */
+	BLK_META_RETIRED,	/* an old table: free, but the kernel may have
+				 * it claimed until the next attach */
 };
 
 struct blk_meta_run {
@@ -76,6 +76,7 @@ struct blk_scan;
  * @announced: file size that ops->grown was told
  * @size_at_open: bytes
  * @verified: a finished leak scan has found no reference to a free cluster
+ * @repairing: the dirty bit does not forbid changes of refcounts
  */
 struct blk_qcow2 {
 	struct blk_file *f;
@@ -111,6 +112,7 @@ struct blk_qcow2 {
 	uint64_t fresh_from;
 	uint64_t announced;
 	bool verified;
+	bool repairing;
 	struct blk_scan *scan;
 	struct dm_qcow_run *freed;	/* of a release that is under way */
 	size_t n_freed;
@@ -141,6 +143,9 @@ int blk_q_io_error(const struct blk_qcow2 *q, struct blk_error *e, int err,
 		   const char *what);
 /* Writes @len bytes of the header cluster in memory from @off, and flushes. */
 int blk_q_write_head(struct blk_qcow2 *q, uint32_t off, uint32_t len);
+/* Writes the sectors with bytes [lo, hi) of a table that is at @at, no flush. */
+int blk_q_write_table(struct blk_qcow2 *q, const void *table, uint64_t at,
+		      uint64_t lo, uint64_t hi);
 /* After a failed write the header in memory must be the disk's again. */
 int blk_q_reread_head(struct blk_qcow2 *q);
 /* The file's size, rounded up to clusters; -errno */
@@ -155,6 +160,8 @@ void blk_slots_free(struct blk_qcow2 *q);
  * slots are dirty, commit first.
  */
 int blk_slot_get(struct blk_qcow2 *q, uint64_t idx, struct blk_slot **out);
+/* The refcount of one cluster; no slots may be dirty */
+int blk_refcount_read(struct blk_qcow2 *q, uint64_t cluster, uint64_t *rc);
 /* A new empty block, to live at @off. */
 int blk_slot_new(struct blk_qcow2 *q, uint64_t idx, uint64_t off,
 		 struct blk_slot **out);
@@ -212,11 +219,23 @@ int blk_walk_l1(struct blk_qcow2 *q, uint64_t off, uint32_t n, uint64_t **out,
 int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need);
 /* Makes the refcount table at least @n entries long. */
 int blk_grow_table(struct blk_qcow2 *q, uint64_t n);
+/* Says that new clusters of metadata are about to be written. */
+int blk_grow_claim(struct blk_qcow2 *q, uint64_t off, uint64_t len);
+/*
+ * Contiguous clusters of metadata in one piece, with refcounts that are 1,
+ * durably, and claimed.  Commits on its own.
+ */
+int blk_grow_table_area(struct blk_qcow2 *q, uint64_t clusters, uint64_t *off);
 /* The clusters that file or device can have */
 uint64_t blk_grow_limit(const struct blk_qcow2 *q);
 
 /* qcow2_alloc.c */
 int blk_alloc_prepare(struct blk_qcow2 *q, struct blk_error *e);
+/* As blk_qcow2_alloc() does it, of a prepared image that is not stuck */
+int blk_alloc_runs(struct blk_qcow2 *q, uint64_t clusters,
+		   struct dm_qcow_run *runs, size_t *n);
+/* Forgets what is known of free space and metadata. */
+void blk_alloc_forget(struct blk_qcow2 *q);
 /* The last cluster in use, from the refcounts and the metadata */
 int blk_alloc_find_end(struct blk_qcow2 *q, uint64_t *end, bool *exact);
 
@@ -224,6 +243,12 @@ int blk_alloc_find_end(struct blk_qcow2 *q, uint64_t *end, bool *exact);
 /* Drops references without judging them; commits as needed. */
 int blk_release_runs(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 		     size_t n);
+/* Is it no run of the daemon's own metadata? */
+bool blk_release_may_drop(const struct blk_qcow2 *q,
+			  const struct dm_qcow_run *r);
+/* As blk_release_runs(), but judged: *refused: some were not dropped */
+int blk_release_judged(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
+		       size_t n, bool *refused);
 /* A refcount has become 0 in a slot; at most BLK_MAX_FREED until settled */
 void blk_release_note(struct blk_qcow2 *q, uint64_t cluster);
 /* Commits, then gives the noted space back to the host and the allocator. */

@@ -50,6 +50,17 @@ int blk_q_write_head(struct blk_qcow2 *q, uint32_t off, uint32_t len)
 	return ret < 0 ? ret : blk_file_flush(q->f);
 }
 
+int blk_q_write_table(struct blk_qcow2 *q, const void *table, uint64_t at,
+		      uint64_t lo, uint64_t hi)
+{
+	uint64_t a = BLK_MIN(q->f->align, q->cs);
+
+	lo = blk_align_down(lo, a);
+	hi = blk_align_up(hi, a);
+	return blk_file_write(q->f, (const uint8_t *)table + lo, hi - lo,
+			      at + lo);
+}
+
 int blk_q_reread_head(struct blk_qcow2 *q)
 {
 	int ret = blk_file_read(q->f, q->head, q->cs, 0);

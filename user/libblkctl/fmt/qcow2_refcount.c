@@ -187,6 +187,16 @@ int blk_slot_new(struct blk_qcow2 *q, uint64_t idx, uint64_t off,
 	return 0;
 }
 
+int blk_refcount_read(struct blk_qcow2 *q, uint64_t cluster, uint64_t *rc)
+{
+	struct blk_slot *s;
+	int ret = blk_slot_get(q, cluster >> q->rb_bits, &s);
+
+	*rc = ret ? 0 : blk_refcount_get(s->buf, q->h.refcount_order,
+					 cluster & ((1ULL << q->rb_bits) - 1));
+	return ret == -ENOENT ? 0 : ret;
+}
+
 void blk_slot_set(struct blk_qcow2 *q, struct blk_slot *s, uint64_t i,
 		  uint64_t refcount)
 {
@@ -204,11 +214,7 @@ void blk_slot_set(struct blk_qcow2 *q, struct blk_slot *s, uint64_t i,
 
 static int write_slot(struct blk_qcow2 *q, struct blk_slot *s)
 {
-	uint64_t a = BLK_MIN(q->f->align, q->cs);
-	uint64_t lo = blk_align_down(s->lo, a);
-	uint64_t hi = blk_align_up(s->hi, a);
-
-	return blk_file_write(q->f, s->buf + lo, hi - lo, q->rt[s->idx] + lo);
+	return blk_q_write_table(q, s->buf, q->rt[s->idx], s->lo, s->hi);
 }
 
 int blk_rt_store(struct blk_qcow2 *q, uint64_t from, uint64_t to)

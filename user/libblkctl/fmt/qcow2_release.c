@@ -39,12 +39,28 @@ int blk_release_settle(struct blk_qcow2 *q)
 	return ret;
 }
 
+/*
+ * An L2 table that the kernel has let go of belongs to snapshots, if to anyone:
+ * it stays where it is, and is never freed at the kernel's word again.
+ */
+static void note_shared(struct blk_qcow2 *q, uint64_t cluster)
+{
+	uint64_t off = cluster << q->h.cluster_bits;
+	struct blk_meta_run *m = blk_meta_find(&q->meta, off);
+
+	if (m && m->off == off && m->kind == BLK_META_ACTIVE_L2)
+		m->kind = BLK_META_INACTIVE_L2;
+}
+
 void blk_release_note(struct blk_qcow2 *q, uint64_t cluster)
 {
 	uint64_t off = cluster << q->h.cluster_bits;
+	struct blk_meta_run *m = blk_meta_find(&q->meta, off);
 	struct dm_qcow_run *last = q->n_freed ?
 		&q->freed[q->n_freed - 1] : NULL;
 
+	if (m && m->off == off && m->kind == BLK_META_INACTIVE_L2)
+		m->kind = BLK_META_RETIRED;
 	if (last && last->offset + last->length == off) {
 		last->length += q->cs;
 		return;
@@ -82,6 +98,8 @@ static int drop_in_block(struct blk_qcow2 *q, struct blk_slot **s, uint64_t c,
 		blk_scan_touch(q, c, 1);
 		if (rc == 1)
 			blk_release_note(q, c);
+		else
+			note_shared(q, c);
 	}
 	return err;
 }
@@ -116,7 +134,8 @@ static int drop_clusters(struct blk_qcow2 *q, uint64_t c, uint64_t end)
 }
 
 /* Is it a range of clusters that do not hold the daemon's own metadata? */
-static bool may_drop(const struct blk_qcow2 *q, const struct dm_qcow_run *r)
+bool blk_release_may_drop(const struct blk_qcow2 *q,
+			  const struct dm_qcow_run *r)
 {
 	bool packed = r->flags & DM_QCOW_RUN_COMPRESSED;
 	uint64_t end = r->offset + r->length;
@@ -170,6 +189,26 @@ int blk_release_runs(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 	return ret ? ret : err;
 }
 
+int blk_release_judged(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
+		       size_t n, bool *refused)
+{
+	int ret = 0;
+
+	/* Maximal stretches of good runs, so that they share flushes */
+	for (size_t i = 0, from = 0; i <= n && !ret; i++) {
+		if (i < n && blk_release_may_drop(q, &runs[i]))
+			continue;
+		*refused |= i < n;
+		if (i > from) {
+			ret = blk_release_runs(q, runs + from, i - from);
+			*refused |= ret == -EUCLEAN;
+			ret = ret == -EUCLEAN ? 0 : ret;
+		}
+		from = i + 1;
+	}
+	return ret;
+}
+
 int blk_qcow2_release(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 		      size_t n, struct blk_error *e)
 {
@@ -184,18 +223,7 @@ int blk_qcow2_release(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 		q->leaked = true;
 		return blk_q_io_error(q, e, -EIO, "free clusters");
 	}
-	/* Maximal stretches of good runs, so that they share flushes */
-	for (size_t i = 0, from = 0; i <= n && !ret; i++) {
-		if (i < n && may_drop(q, &runs[i]))
-			continue;
-		refused |= i < n;
-		if (i > from) {
-			ret = blk_release_runs(q, runs + from, i - from);
-			refused |= ret == -EUCLEAN;
-			ret = ret == -EUCLEAN ? 0 : ret;
-		}
-		from = i + 1;
-	}
+	ret = blk_release_judged(q, runs, n, &refused);
 	if (ret < 0)
 		return blk_q_io_error(q, e, ret, "free clusters");
 	return refused ? blk_q_corrupt(q, e,

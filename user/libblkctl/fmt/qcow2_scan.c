@@ -10,7 +10,8 @@
  * touches it, and can gain none.  An L2 table that the scan will read may be
  * freed under it, but is neither given out nor punched while the scan lives.
  *
- * Must never lower a count to 1 for a cluster whose entry says "not copied".
+ * Must never lower a count to 1 for a cluster whose entry in an active table
+ * says "not copied".  Entries in tables of snapshots never say anything else.
  *
  * Locking: touched is under q->lock; seen, plain and extra belong to the
  * thread that runs the scan.
@@ -30,9 +31,10 @@
  * @n: clusters that are judged: [0, n)
  * @touched: bitmap: changed since the beginning, or not known well enough
  * @seen: bitmap: one reference at least
- * @plain: bitmap: a reference that is not a compressed cluster's
+ * @plain: bitmap: a reference that asks for "copied" if it is the only one: of
+ *         an active table, and not a compressed cluster's
  * @extra: references after the first, in pages, NULL: none
- * @l1: the active L1 as it was at the beginning, host order
+ * @l1, @l1_n: the active L1 as it was at the beginning, host order
  * @missing: clusters with references and the refcount 0
  * @ran: scan_run has seen everything
  * @was_leaked: q->leaked at the beginning
@@ -45,6 +47,7 @@ struct blk_scan {
 	uint16_t **extra;
 	uint32_t n_pages;
 	uint64_t *l1;
+	uint32_t l1_n;
 	uint8_t *l2;
 	uint64_t missing;
 	bool ran;
@@ -57,6 +60,7 @@ struct walk {
 	struct blk_scan *s;
 	const volatile bool *stop;
 	struct blk_error *e;
+	bool active;		/* not of a snapshot */
 	bool suspect;		/* a reference to a free cluster was seen */
 };
 
@@ -150,7 +154,7 @@ static int add_reference(struct walk *w, uint64_t cluster, bool plain)
 
 	if (cluster >= s->n)
 		return check_new(w, cluster);
-	if (plain)
+	if (plain && w->active)
 		set_bit(s->plain, cluster);
 	if (!get_bit(s->seen, cluster)) {
 		set_bit(s->seen, cluster);
@@ -182,13 +186,19 @@ static int add_bytes(struct walk *w, uint64_t off, uint64_t len, bool plain)
 static int add_entry(struct walk *w, uint64_t entry, uint64_t file_size)
 {
 	uint32_t bits = w->q->h.cluster_bits;
-	const char *why = qcow2_l2_check(entry, bits, file_size,
+	bool elsewhere = blk_q_has_data_file(w->q);
+	const char *why = qcow2_l2_check(entry, bits,
+					 elsewhere ? UINT64_MAX : file_size,
 					 w->q->h.version);
 	uint64_t off = entry & QCOW2_OFFSET_MASK;
 	uint64_t len;
 
+	if (!why && elsewhere && entry & QCOW2_L2_COMPRESSED)
+		why = "a compressed cluster beside an external data file";
 	if (why)
 		return blk_q_corrupt(w->q, w->e, why);
+	if (elsewhere)
+		return 0;
 	if (!(entry & QCOW2_L2_COMPRESSED))
 		return off ? add_reference(w, off >> bits, true) : 0;
 	off = qcow2_compressed_offset(entry, bits);
@@ -217,8 +227,7 @@ static int confirm(struct walk *w, uint64_t at, uint64_t entry,
 static int walk_entries(struct walk *w, uint64_t off)
 {
 	struct blk_qcow2 *q = w->q;
-	uint64_t step = q->h.incompatible_features & QCOW2_INCOMPAT_EXTL2 ?
-		16 : 8;
+	uint64_t step = blk_q_has_extl2(q) ? 16 : 8;
 	int64_t size = blk_q_rounded_size(q);
 	int ret = 0;
 
@@ -303,7 +312,7 @@ static void add_metadata(struct blk_qcow2 *q, struct blk_scan *s)
  */
 static int protect_l2_tables(struct blk_qcow2 *q, const struct blk_scan *s)
 {
-	for (uint32_t i = 0; s->l1 && i < q->h.l1_size; i++) {
+	for (uint32_t i = 0; s->l1 && i < s->l1_n; i++) {
 		uint64_t off = s->l1[i] & QCOW2_OFFSET_MASK;
 		int ret = off ? blk_meta_add(&q->meta, off, q->cs,
 					     BLK_META_ACTIVE_L2) : 0;
@@ -335,11 +344,10 @@ static int scan_size(struct blk_qcow2 *q, uint64_t *n, struct blk_error *e)
 		return blk_q_io_error(q, e, (int)size, "find the size");
 	*n = BLK_MIN(q->end, ((uint64_t)size >> q->h.cluster_bits) +
 		     MAX_BEHIND);
-	if (*n <= MAX_CLUSTERS &&
-	    !(q->h.incompatible_features & QCOW2_INCOMPAT_DATA_FILE))
+	if (*n <= MAX_CLUSTERS)
 		return 0;
 	return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
-			     "'%s' is too large to be scanned for leaks, or has an external data file",
+			     "'%s' is too large to be scanned for leaks",
 			     q->f->path);
 }
 
@@ -359,14 +367,14 @@ int blk_qcow2_scan_begin(struct blk_qcow2 *q, struct blk_error *e)
 	s = calloc(1, sizeof(*s));
 	if (s) {
 		s->n = n;
+		s->l1_n = q->h.l1_size;
 		ret = alloc_scan(q, s);
 	}
 	if (!s || ret < 0)
 		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				    "out of memory");
-	else if (q->h.l1_size)
-		ret = blk_walk_l1(q, q->h.l1_table_offset, q->h.l1_size,
-				  &s->l1, e);
+	else if (s->l1_n)
+		ret = blk_walk_l1(q, q->h.l1_table_offset, s->l1_n, &s->l1, e);
 	if (!ret && protect_l2_tables(q, s) < 0)
 		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				    "out of memory");
@@ -391,11 +399,17 @@ int blk_qcow2_scan_run(struct blk_qcow2 *q, const volatile bool *stop,
 	if (!w.s)
 		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
 				     "no leak scan was begun");
-	ret = walk_l1_entries(&w, w.s->l1, w.s->l1 ? q->h.l1_size : 0);
+	w.active = true;
+	ret = walk_l1_entries(&w, w.s->l1, w.s->l1 ? w.s->l1_n : 0);
+	w.active = false;
 	if (!ret)
 		ret = blk_walk_snapshots(q, NULL, walk_snapshot_l1, &w, e);
-	if (!ret)
+	if (!ret) {
 		w.s->ran = true;
+		return 0;
+	}
+	blk_guard_mutex(&q->lock);
+	blk_scan_free(q);	/* nothing more will come of it */
 	return ret;
 }
 
@@ -405,7 +419,7 @@ static uint64_t judge(const struct blk_scan *s, uint64_t c, uint64_t rc,
 {
 	uint64_t refs = references(s, c);
 
-	/* A count of 1 asks for "copied" in an entry that the kernel owns. */
+	/* A count of 1 asks for "copied" in an entry that the kernel owns (rule 30). */
 	*keep = rc > refs && refs == 1 && get_bit(s->plain, c);
 	return *keep ? rc : refs;
 }

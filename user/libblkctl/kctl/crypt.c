@@ -9,10 +9,12 @@
  * Threads: any, one at a time for a device.  The kernel finds the key through
  * the calling thread's keyring, into which it is linked for the one call.
  *
- * Killed between two steps: what is left has no user and a uuid with our pid;
+ * Killed between two steps: what is left has no user, and our pid in its uuid;
  * blk_crypt_sweep() removes it, its key with it, and keys without a device.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +36,7 @@
 #define DESC_BYTES	(sizeof(KEY_SERVICE) + 129)
 #define PARAMS_BYTES	(512 + 2 * BLK_LUKS_KEY_MAX)
 #define REMOVE_TRIES	40	/* udev looks at every device for a moment */
+#define NAME_TRIES	100
 #define REMOVE_NS	50000000L
 
 int blk_crypt_name(const char *device, unsigned int layer, char *name,
@@ -123,11 +126,33 @@ static int remove_device(const char *name, struct blk_error *e)
 	}
 }
 
+/* Has another device-mapper table, of another reader, taken it? */
+static bool has_holders(uint64_t dev)
+{
+	char path[96];
+	struct dirent *d;
+	bool yes = false;
+	DIR *dir;
+
+	sys_path(path, sizeof(path), dev, "holders");
+	dir = opendir(path);
+	while (dir && !yes && (d = readdir(dir)))
+		yes = d->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return yes;
+}
+
 static int take_down(const char *name, const struct blk_dm_info *info,
 		     struct blk_error *e)
 {
-	int ret = remove_device(name, e);
+	int ret;
 
+	if (has_holders(info->dev))
+		return 0;
+	ret = remove_device(name, e);
+	if (ret == -EBUSY && info->read_only)
+		return 0;	/* somebody is about to take it */
 	if (ret && ret != -ENOENT)
 		return ret;
 	remove_key(info);
@@ -141,6 +166,7 @@ int blk_crypt_down(struct blk_crypt *c, struct blk_error *e)
 
 	if (!blk_crypt_is_up(c))
 		return 0;
+	blk_crypt_settle(c);
 	ret = blk_dm_info(c->name, &info, e);
 	if (!ret)
 		ret = strncmp(info.uuid, UUID_PREFIX, strlen(UUID_PREFIX)) ?
@@ -154,11 +180,87 @@ int blk_crypt_down(struct blk_crypt *c, struct blk_error *e)
 	return 0;
 }
 
+void blk_crypt_settle(struct blk_crypt *c)
+{
+	if (blk_crypt_is_up(c) && c->hold >= 0)
+		close(c->hold);
+	c->hold = -1;
+}
+
 /* Of our making, and not in use; *pid: who has made it */
 static bool is_unused(const struct blk_dm_info *info, int *pid)
 {
 	return !info->open_count &&
 		sscanf(info->uuid, UUID_PREFIX "%d-", pid) == 1;
+}
+
+/*
+ * What others have made
+ */
+
+static int table_of(const char *name, uint64_t *sectors, char **params,
+		    struct blk_error *e)
+{
+	char *target = NULL;
+	int ret = blk_dm_table(name, sectors, &target, params, e);
+
+	if (ret)
+		return ret;
+	if (strcmp(target, TARGET))
+		ret = blk_error_set(e, BLK_ERR_FAILED, EPROTO,
+				    "device \"%s\" is no crypt device", name);
+	free(target);
+	return ret;
+}
+
+static void wipe(char *params)
+{
+	if (params)
+		explicit_bzero(params, strlen(params));
+	free(params);
+}
+
+/* "aes-xts-plain64 :64:logon:blkctl:... 0 7:0 0" */
+static int parse_below(const char *name, const char *params, uint64_t *below,
+		       struct blk_error *e)
+{
+	unsigned int major, minor;
+
+	if (sscanf(params, "%*s %*s %*u %u:%u", &major, &minor) != 2)
+		return blk_error_set(e, BLK_ERR_FAILED, EPROTO,
+				     "device \"%s\" has a table that is not understood",
+				     name);
+	*below = DM_QCOW_DEV(major, minor);
+	return 0;
+}
+
+int blk_crypt_adopt(uint64_t dev, struct blk_crypt *out, struct blk_error *e)
+{
+	struct blk_crypt c = { .dev = dev, .hold = -1 };
+	struct blk_dm_info info;
+	char *params = NULL;
+	char uuid[160];
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	if (sys_read(dev, "dm/uuid", uuid, sizeof(uuid)) ||
+	    strncmp(uuid, UUID_PREFIX, strlen(UUID_PREFIX)) ||
+	    sys_read(dev, "dm/name", c.name, sizeof(c.name)))
+		return -ENODEV;
+	ret = blk_dm_info(c.name, &info, e);
+	if (!ret)
+		ret = table_of(c.name, &c.sectors, &params, e);
+	if (!ret)
+		ret = parse_below(c.name, params, &c.below, e);
+	wipe(params);
+	/* not by us: but it must run */
+	if (!ret && info.suspended)
+		ret = blk_dm_resume_private(c.name, e);
+	if (ret)
+		return ret;
+	c.read_only = info.read_only;
+	*out = c;
+	return 0;
 }
 
 /*
@@ -246,35 +348,108 @@ static int load_and_resume(const struct blk_crypt *c,
 	return ret ? ret : blk_dm_resume_private(c->name, e);
 }
 
+/* An open device cannot be removed.  The descriptor, or -errno */
+static int hold(uint64_t dev)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/dm-%u", (uint32_t)dev);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Under the name that is wanted, or one that is made of it. */
+static int create_any(struct blk_crypt *c, const char *name,
+		      struct blk_dm_info *info, struct blk_error *e)
+{
+	int i, ret;
+
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	ret = create(c->name, info, e);
+	for (i = 2; ret == -EBUSY && i < NAME_TRIES; i++) {
+		if (snprintf(c->name, sizeof(c->name), "%s.%d", name, i) >=
+		    (int)sizeof(c->name))
+			break;
+		ret = create(c->name, info, e);
+	}
+	if (!ret)
+		c->dev = info->dev;
+	return ret;
+}
+
+static int make(struct blk_crypt *c, const char *name,
+		const struct blk_luks_key *key, struct blk_error *e)
+{
+	struct blk_dm_info info;
+	int ret;
+
+	ret = size_of(c->below, &c->sectors, e);
+	if (!ret)
+		ret = create_any(c, name, &info, e);
+	if (ret)
+		return ret;
+	ret = load_and_resume(c, key, &info, e);
+	if (!ret) {
+		c->hold = hold(c->dev);
+		if (c->hold < 0)
+			ret = blk_error_set(e, BLK_ERR_FAILED, -c->hold,
+					    "cannot open device \"%s\": %s",
+					    c->name, strerror(-c->hold));
+	}
+	if (ret)
+		take_down(c->name, &info, NULL);
+	return ret;
+}
+
+/* 1: some reader's device does as well, and is held */
+static int share(struct blk_crypt *c)
+{
+	struct blk_crypt other;
+	struct blk_dm_info info;
+	char **names, **name;
+	int fd, found = 0;
+
+	if (blk_dm_list_uuid(UUID_KIND, &names, NULL))
+		return 0;
+	for (name = names; *name && !found; name++) {
+		if (blk_dm_info(*name, &info, NULL) || !info.live_table ||
+		    !info.read_only)
+			continue;
+		fd = hold(info.dev);
+		if (fd < 0)
+			continue;
+		/* it cannot go any more: is it still the same? */
+		found = !blk_crypt_adopt(info.dev, &other, NULL) &&
+			other.below == c->below && other.read_only;
+		if (found) {
+			*c = other;
+			c->hold = fd;
+		} else {
+			close(fd);
+		}
+	}
+	blk_dm_list_free(names);
+	return found;
+}
+
 int blk_crypt_up(const char *name, uint64_t below,
 		 const struct blk_luks_key *key, bool read_only,
 		 struct blk_crypt *out, struct blk_error *e)
 {
-	struct blk_crypt c = { .below = below, .read_only = read_only };
-	struct blk_dm_info info;
+	struct blk_crypt c = {
+		.below = below, .read_only = read_only, .hold = -1,
+	};
 	int ret;
 
 	memset(out, 0, sizeof(*out));
-	if (strlen(name) >= sizeof(c.name))
-		return blk_error_set(e, BLK_ERR_USAGE, ENAMETOOLONG,
-				     "the device name is too long");
-	strcpy(c.name, name);
 	ret = blk_dm_has_target(TARGET, true, e);
 	if (ret <= 0)
 		return ret ? ret : -ENOENT;
-	ret = size_of(below, &c.sectors, e);
+	ret = read_only && share(&c) ? 0 : make(&c, name, key, e);
 	if (!ret)
-		ret = create(name, &info, e);
-	if (ret)
-		return ret;
-	c.dev = info.dev;
-	ret = load_and_resume(&c, key, &info, e);
-	if (ret) {
-		take_down(name, &info, NULL);
-		return ret;
-	}
-	*out = c;
-	return 0;
+		*out = c;
+	return ret;
 }
 
 /*
@@ -309,28 +484,6 @@ static int load_again(struct blk_crypt *c, uint64_t sectors,
 	return ret;
 }
 
-static int table_of(const char *name, uint64_t *sectors, char **params,
-		    struct blk_error *e)
-{
-	char *target = NULL;
-	int ret = blk_dm_table(name, sectors, &target, params, e);
-
-	if (ret)
-		return ret;
-	if (strcmp(target, TARGET))
-		ret = blk_error_set(e, BLK_ERR_FAILED, EPROTO,
-				    "device \"%s\" is no crypt device", name);
-	free(target);
-	return ret;
-}
-
-static void wipe(char *params)
-{
-	if (params)
-		explicit_bzero(params, strlen(params));
-	free(params);
-}
-
 int blk_crypt_resize(struct blk_crypt *c, struct blk_error *e)
 {
 	char *params = NULL;
@@ -354,51 +507,8 @@ int blk_crypt_resize(struct blk_crypt *c, struct blk_error *e)
 }
 
 /*
- * What others have made
+ * What nobody uses
  */
-
-/* "aes-xts-plain64 :64:logon:blkctl:... 0 7:0 0" */
-static int parse_below(const char *name, const char *params, uint64_t *below,
-		       struct blk_error *e)
-{
-	unsigned int major, minor;
-
-	if (sscanf(params, "%*s %*s %*u %u:%u", &major, &minor) != 2)
-		return blk_error_set(e, BLK_ERR_FAILED, EPROTO,
-				     "device \"%s\" has a table that is not understood",
-				     name);
-	*below = DM_QCOW_DEV(major, minor);
-	return 0;
-}
-
-int blk_crypt_adopt(uint64_t dev, struct blk_crypt *out, struct blk_error *e)
-{
-	struct blk_crypt c = { .dev = dev };
-	struct blk_dm_info info;
-	char *params = NULL;
-	char uuid[160];
-	int ret;
-
-	memset(out, 0, sizeof(*out));
-	if (sys_read(dev, "dm/uuid", uuid, sizeof(uuid)) ||
-	    strncmp(uuid, UUID_PREFIX, strlen(UUID_PREFIX)) ||
-	    sys_read(dev, "dm/name", c.name, sizeof(c.name)))
-		return -ENODEV;
-	ret = blk_dm_info(c.name, &info, e);
-	if (!ret)
-		ret = table_of(c.name, &c.sectors, &params, e);
-	if (!ret)
-		ret = parse_below(c.name, params, &c.below, e);
-	wipe(params);
-	/* not by us: but it must run */
-	if (!ret && info.suspended)
-		ret = blk_dm_resume_private(c.name, e);
-	if (ret)
-		return ret;
-	c.read_only = info.read_only;
-	*out = c;
-	return 0;
-}
 
 /*
  * Does no device have the uuid that is in the key's name?  Looked up after the

@@ -10,6 +10,10 @@
  * the daemon that was given the passphrase may be dead by then.  There the key
  * survives any daemon, and no process can read it, nor does the table show it.
  * A kernel without keys gets it in the table, where root could read it.
+ *
+ * Readers of one device below share a crypt device, as they share the kernel's
+ * cache of the image; the last of them takes it down.
+ *
  * Without the key (root has cleared the keyring) the device works, and does
  * not grow any more.
  *
@@ -32,6 +36,8 @@
  * @dev: its number, DM_QCOW_DEV(major, minor)
  * @below: the number of the device that it is over
  * @sectors: its size, in 512 bytes
+ * @hold: open, so that nobody takes it down before a table uses it; -1: not;
+ *        blk_crypt_settle()
  */
 struct blk_crypt {
 	char name[BLK_CRYPT_NAME_MAX];
@@ -39,6 +45,7 @@ struct blk_crypt {
 	uint64_t below;
 	uint64_t sectors;
 	bool read_only;
+	int hold;
 };
 
 static inline bool blk_crypt_is_up(const struct blk_crypt *c)
@@ -51,15 +58,16 @@ int blk_crypt_name(const char *device, unsigned int layer, char *name,
 		   struct blk_error *e);
 
 /**
- * blk_crypt_up - make it
+ * blk_crypt_up - make it, or share a reader's
+ * @name: another one is made of it if it is taken
  * @key: not needed any more afterwards
- * One of that name that nobody uses has been left behind and is removed first:
- * the caller makes no two at once.
- * -EBUSY: there is another device of this name.  On failure nothing is left.
+ * On failure nothing is left.
  */
 int blk_crypt_up(const char *name, uint64_t below,
 		 const struct blk_luks_key *key, bool read_only,
 		 struct blk_crypt *out, struct blk_error *e);
+/* A table uses it. */
+void blk_crypt_settle(struct blk_crypt *c);
 
 /**
  * blk_crypt_resize - as large as the device below, after that has grown
@@ -69,7 +77,7 @@ int blk_crypt_up(const char *name, uint64_t below,
  */
 int blk_crypt_resize(struct blk_crypt *c, struct blk_error *e);
 
-/* Nobody uses it any more.  *c is all zeroes when it returns 0. */
+/* We do not use it any more.  *c is all zeroes when it returns 0. */
 int blk_crypt_down(struct blk_crypt *c, struct blk_error *e);
 
 /* -ENODEV, without words: @dev is no crypt device of ours */

@@ -369,6 +369,8 @@ int blk_layers_up(struct blk_attachment *a, struct blk_error *e)
 		ret = layer_up(a, i, e);
 	if (ret)
 		blk_layers_remove(a);
+	if (ret && a->writable)
+		blk_layers_trim_data(a, a->size);
 	return ret;
 }
 
@@ -396,6 +398,8 @@ void blk_layers_settle(struct blk_attachment *a)
 {
 	size_t i;
 
+	for (i = 0; i < a->n_layers; i++)
+		blk_crypt_settle(&a->layers[i].crypt);
 	/* those of layer 0 are for growing */
 	for (i = a->writable; i < a->n_layers; i++) {
 		blk_loop_close(&a->layers[i].loop);

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Counting all references of an image, for those that compare them with the
+ * refcounts: fmt/qcow2_check.c, fmt/qcow2_repair.c.
+ */
+#ifndef BLK_FMT_QCOW2_CHECK_INT_H
+#define BLK_FMT_QCOW2_CHECK_INT_H
+
+#include "fmt/qcow2_int.h"
+
+/*
+ * Counts by cluster, in pages that are there when something in them is counted
+ * and whose numbers become wider when they must.
+ */
+struct blk_refs_page;
+struct blk_refs {
+	uint64_t n;		/* clusters that can be counted: [0, n) */
+	struct blk_refs_page *page;
+	uint64_t bytes;		/* of all pages */
+};
+
+/* qcow2_refs.c */
+/* -EFBIG: more clusters than can be counted */
+int blk_refs_init(struct blk_refs *r, uint64_t n);
+void blk_refs_free(struct blk_refs *r);
+uint64_t blk_refs_get(const struct blk_refs *r, uint64_t cluster);
+/* -ENOMEM also when the counts would need too much memory */
+int blk_refs_add(struct blk_refs *r, uint64_t cluster, uint64_t by);
+/* One more than the last cluster that is counted */
+uint64_t blk_refs_end(const struct blk_refs *r);
+/* Is anything counted in [from, end)? */
+bool blk_refs_any(const struct blk_refs *r, uint64_t from, uint64_t end);
+
+/**
+ * struct blk_check - the references of an image, and what is wrong
+ * @meta: all metadata, by blk_meta_collect(), which the caller owns
+ * @file_end: clusters of the file, rounded up
+ * @l1: the active L1, host order
+ * @l2: a buffer for one L2 table
+ * @most: the largest count
+ * @gap_lo, @gap_hi: bytes that were found to be no metadata
+ * @too_high: clusters with a refcount larger than their references
+ * @too_low: ... smaller
+ * @copied: wrong COPIED bits
+ */
+struct blk_check {
+	struct blk_qcow2 *q;
+	struct blk_error *e;
+	const struct blk_meta_list *meta;
+	struct blk_refs refs;
+	uint64_t file_end;
+	uint64_t *l1;
+	uint8_t *l2;
+	uint64_t most;
+	uint64_t gap_lo, gap_hi;
+	uint64_t too_high;
+	uint64_t too_low;
+	uint64_t copied;
+};
+
+/* qcow2_check.c */
+/*
+ * Counts everything; q, e and meta are set, the rest is zeroes.  -EUCLEAN when
+ * the structures are not to be trusted at all.
+ */
+int blk_check_collect(struct blk_check *c);
+/* Counts what differs in refcounts; nothing is changed. */
+int blk_check_compare(struct blk_check *c);
+/* Counts wrong COPIED bits in the active tables and, with @fix, sets them. */
+int blk_check_copied(struct blk_check *c, bool fix);
+void blk_check_free(struct blk_check *c);
+
+#endif

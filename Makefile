@@ -53,7 +53,9 @@ sparse: | check-kdir
 ifeq ($(origin CC),default)
 CC := gcc
 endif
-PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib
+PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib libcryptsetup
+# what unit tests compare with
+TEST_PKGS := nettle
 
 U := build/user/$(notdir $(CC))$(if $(SAN),-san)
 ifdef SAN
@@ -68,6 +70,7 @@ endif
 # libraries still builds the module.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+TEST_LIBS = $(eval TEST_LIBS := $$(shell pkg-config --libs $(TEST_PKGS)))$(TEST_LIBS)
 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror \
@@ -127,7 +130,7 @@ build-unit-build: $(units)
 $(U)/unit/%: tests/unit/%.c $(if $(libsrc),$(U)/libblkctl.a) Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $(ALL_LDFLAGS) \
-		-o $@ $< $(filter %.a,$^) $(PKG_LIBS)
+		-o $@ $< $(filter %.a,$^) $(PKG_LIBS) $(TEST_LIBS)
 
 # The property test's program runs in guests.
 propsrc := $(wildcard tests/prop/*.c)

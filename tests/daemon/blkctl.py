@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command, against a stand-in for the daemon that plays back answers."""
+import ctypes
 import json
 import os
+import pty
 import socket
 import subprocess
 import tempfile
@@ -101,14 +103,15 @@ class FakeDaemon:
         return blkctl("--socket", self.path, *args, **kw)
 
 
-def blkctl(*args, code=0):
-    """Runs it; returns standard output and error."""
+def blkctl(*args, code=0, stdin=b""):
+    """Runs it, without a terminal; returns standard output and error."""
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
     p = subprocess.run([os.path.join(BIN, "blkctl"), *args], env=env,
-                       stdin=subprocess.DEVNULL, capture_output=True,
-                       timeout=qmptest.PATIENCE, check=False)
+                       input=stdin, capture_output=True,
+                       start_new_session=True, timeout=qmptest.PATIENCE,
+                       check=False)
     out, err = p.stdout.decode(), p.stderr.decode()
-    eq(p.returncode, code, "exit code of %s\n%s%s" % (args, out, err))
+    eq(p.returncode if code is not None else code, code, "exit code of %s\n%s%s" % (args, out, err))
     return out, err
 
 
@@ -210,6 +213,137 @@ def test_create_undone():
         out, err = d.run("create", "x", d.image, code=4)
         eq((out, err), ("", "blkctl: create: it is busy\nhint: wait\n"))
         eq(d.calls[-1], ("blockdev-del", {"node-name": "x"}))
+
+
+ADD_OBJECT = {"qom-type": "secret", "id": None, "format": "base64",
+              "data": "b3BlbiBzZXNhbWU="}
+NO_KEY = error("failed", "Parameter 'encrypt.key-secret' is required for "
+               "cipher", errno=126)
+WRONG_KEY = error("failed", "Invalid password", errno=129)
+
+
+def with_key(calls, objects):
+    """There is one blockdev-add for each secret, which is deleted again"""
+    eq([c[0] for c in calls], ["object-add", "blockdev-add", "object-del"] *
+       objects)
+    for i in range(0, len(calls), 3):
+        name = calls[i][1]["id"]
+        assert name, calls
+        eq(calls[i + 1][1]["encrypt"], {"format": "luks",
+                                        "key-secret": name})
+        eq(calls[i + 2][1], {"id": name})
+
+
+def test_create_key_file():
+    """create takes a passphrase from a file, from standard input, or a keyring"""
+    with FakeDaemon(devices()) as d:
+        key = d.dir.name + "/key"
+        with open(key, "w", encoding="ascii") as f:
+            f.write("open sesame")
+        d.run("create", "x", d.image, "--key-file", key)
+        with_key(d.calls[1:4], 1)
+        eq({**d.calls[1][1], "id": None}, ADD_OBJECT)
+        eq(d.calls[4][0], "block-export-add")
+    for data, text in ((b"open sesame", "b3BlbiBzZXNhbWU="), (b"a", "YQ=="),
+                       (b"ab", "YWI="), (b"abc", "YWJj"),
+                       (b"\0\xff\n", "AP8K")):
+        with FakeDaemon(devices()) as d:
+            d.run("create", "x", d.image, "--key-file=-", stdin=data)
+            eq(d.calls[1][1]["data"], text)
+    name = "dm-qcow-test:%d" % os.getpid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    serial = libc.syscall(248, b"user", name.encode(), b"open sesame", 11, -4)
+    with FakeDaemon(devices()) as d:
+        _, err = d.run("create", "x", d.image, "--key-keyring", name + "x",
+                       code=5 if serial > 0 else None)
+        assert "cannot read key" in err, err
+        eq(d.commands(), ["query-device-mapper"])
+    if serial > 0:
+        with FakeDaemon(devices()) as d:
+            d.run("create", "x", d.image, "--key-keyring", name)
+            with_key(d.calls[1:4], 1)
+            eq({**d.calls[1][1], "id": None}, ADD_OBJECT)
+        libc.syscall(250, 9, serial, -4)
+
+
+def test_create_bad_key_file():
+    """create says what is wrong with a key file, and does nothing"""
+    with FakeDaemon(devices()) as d:
+        key = d.dir.name + "/key"
+        d.run("create", "x", d.image, "--key-file", key, code=5)
+        for data in b"", b"x" * (1 << 20):
+            with open(key, "wb") as f:
+                f.write(data)
+            d.run("create", "x", d.image, "--key-file", key, code=1)
+        d.run("create", "x", d.image, "--key-file", d.dir.name, code=1)
+        _, err = d.run("create", "x", d.image, "--key-file", key,
+                       "--key-keyring", "y", code=2)
+        assert "exclude each other" in err, err
+        eq(set(d.commands()), {"query-device-mapper"})
+
+
+def test_create_wrong_key():
+    """create with a wrong key leaves no secret, and hints at a newline"""
+    with FakeDaemon({**devices(), "blockdev-add": [WRONG_KEY]}) as d:
+        _, err = d.run("create", "x", d.image, "--key-file=-", code=1,
+                       stdin=b"open sesame\n")
+        with_key(d.calls[1:], 1)
+        assert "Invalid password\nhint: the key ends with a newline" in err, err
+
+
+def test_create_no_terminal():
+    """an encrypted image, and nobody to ask: create says what to do"""
+    with FakeDaemon({**devices(), "blockdev-add": [NO_KEY]}) as d:
+        _, err = d.run("create", "x", d.image, code=1)
+        eq(err, "blkctl: create: '%s' is encrypted, and there is no terminal "
+           "to ask for its passphrase\nhint: --key-file FILE, or "
+           "--key-keyring DESCRIPTION\n" % d.image)
+        eq(d.commands(), ["query-device-mapper", "blockdev-add"])
+
+
+def on_terminal(d, answers):
+    """Runs create on a terminal; its exit status and all that was shown"""
+    pid, fd = pty.fork()
+    if not pid:
+        os.execv(os.path.join(BIN, "blkctl"),
+                 ["blkctl", "--socket", d.path, "create", "x", d.image])
+    shown = b""
+    asked = 0
+    while True:
+        try:
+            data = os.read(fd, 1000)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+        if shown.count(b"Passphrase for ") > asked:
+            os.write(fd, answers[asked])
+            asked += 1
+    os.close(fd)
+    return os.waitpid(pid, 0)[1], shown.decode()
+
+
+def test_create_asks():
+    """create asks for a passphrase when it is needed, three times"""
+    good, bad = b"open sesame\n", b"wrong\n"
+    for answers, replies, status in (
+            ([good], [NO_KEY, OK], 0),
+            ([bad, bad, good], [NO_KEY, WRONG_KEY, WRONG_KEY, OK], 0),
+            ([bad, bad, bad], [NO_KEY, WRONG_KEY], 1)):
+        with FakeDaemon({**devices(), "blockdev-add": replies}) as d:
+            got, shown = on_terminal(d, answers)
+            eq(os.waitstatus_to_exitcode(got), status, shown)
+            assert "sesame" not in shown and "wrong\r" not in shown, shown
+            eq(shown.count("that is not the passphrase"), len(answers) - 1)
+            with_key(d.calls[2:2 + 3 * len(answers)], len(answers))
+            if not status:
+                assert shown.endswith("/dev/mapper/x\r\n"), shown
+                eq({**d.calls[-4][1], "id": None}, ADD_OBJECT)
+    with FakeDaemon({**devices(), "blockdev-add": [NO_KEY]}) as d:
+        got, shown = on_terminal(d, [b"abc\3"])
+        eq(os.WTERMSIG(got), 2, shown)
+        eq(d.commands(), ["query-device-mapper", "blockdev-add"])
 
 
 def test_create_name_taken():
@@ -445,6 +579,8 @@ def test_completion():
     eq(complete("blkctl", "create", "--no"), ["--no-space-timeout"])
     eq(complete("blkctl", "create", "-f", ""), ["qcow2"])
     eq(complete("blkctl", "create", "x", ""), [":file"])
+    eq(complete("blkctl", "create", "--key"), ["--key-file", "--key-keyring"])
+    eq(complete("blkctl", "create", "--key-file", ""), [":file"])
     eq(complete("blkctl", "--socket", ""), [":file"])
     with FakeDaemon({**devices({}), "query-commands": [
             {"return": [{"name": "quit"}, {"name": "query-x"}]}]}) as d:

@@ -26,6 +26,7 @@
 
 #include "io/lock.h"
 #include "kctl/attach.h"
+#include "kctl/crypt.h"
 #include "kctl/dm.h"
 
 #define MAJOR 253
@@ -511,6 +512,10 @@ int blk_genl_get(struct blk_genl *g, uint64_t dev, uint64_t session,
 	free(list);
 	return i < n ? 0 : blk_error_set(e, BLK_ERR_NOT_FOUND, ENODEV,
 					 "no such device");
+}
+
+void blk_crypt_sweep(void)
+{
 }
 
 int blk_dm_check_name(const char *name, struct blk_error *e)

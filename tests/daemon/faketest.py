@@ -47,7 +47,7 @@ class Build:
                    glob.glob(top + "/blkctld/*.c")
                    if "/kctl/" not in f]
         libs = subprocess.run(["pkg-config", "--cflags", "--libs", "jansson",
-                               "liburing", "zlib"], capture_output=True,
+                               "liburing", "zlib", "libcryptsetup"], capture_output=True,
                               text=True).stdout.split()
         cc = os.environ.get("CC", "clang" if sanitizer == "thread" and
                             shutil.which("clang") else "gcc")

@@ -5,25 +5,8 @@ import os
 import subprocess
 import threading
 
-from qmptest import QEMU_IMG, Daemon, Qemu, Skip, eq, run
-
-
-def same_as_qemu(d, c, q, cases):
-    """The same inputs to both: the same outcome, and mostly the same words."""
-    for execute, args, words in cases:
-        a, b = c.ask(execute, **args), q.ask(execute, **args)
-        what = json.dumps([execute, args])
-        eq(sorted(a), sorted(b), what)
-        if "error" not in a:
-            continue
-        eq(a["error"]["class"], b["error"]["class"], what)
-        if words:
-            eq(a["error"]["desc"], b["error"]["desc"], what)
-
-
-def qcow2(node, path, **more):
-    return dict({"driver": "qcow2", "node-name": node,
-                 "file": {"driver": "file", "filename": path}}, **more)
+from qmptest import (QEMU_IMG, Daemon, Qemu, Skip, eq, qcow2, run,
+                     same_as_qemu)
 
 
 def file(node, path, **more):

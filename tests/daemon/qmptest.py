@@ -287,3 +287,21 @@ class Qemu:
         self.proc.kill()
         self.proc.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def same_as_qemu(d, c, q, cases):
+    """The same inputs to both: the same outcome, and mostly the same words."""
+    for execute, args, words in cases:
+        a, b = c.ask(execute, **args), q.ask(execute, **args)
+        what = json.dumps([execute, args])
+        eq(sorted(a), sorted(b), what)
+        if "error" not in a:
+            continue
+        eq(a["error"]["class"], b["error"]["class"], what)
+        if words:
+            eq(a["error"]["desc"], b["error"]["desc"], what)
+
+
+def qcow2(node, path, **more):
+    return dict({"driver": "qcow2", "node-name": node,
+                 "file": {"driver": "file", "filename": path}}, **more)

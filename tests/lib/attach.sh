@@ -12,7 +12,7 @@ build_tool() {
 		-I/usr/include/libblkctl -o "$tool" \
 		"$TESTS/device/attach-tool.c" -l:libblkctl.a \
 		$(pkg-config --libs devmapper libnl-genl-3.0 libnl-3.0 \
-			jansson liburing zlib) || bail "cannot build attach-tool"
+			jansson liburing zlib libcryptsetup) || bail "cannot build attach-tool"
 	modprobe dm-qcow || bail "cannot load the module"
 	defer remove_leftovers
 }

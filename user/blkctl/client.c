@@ -73,6 +73,7 @@ static int transmit(struct client *c, const json_t *msg, struct blk_error *e)
 			break;
 		done += n;
 	}
+	explicit_bzero(text, len);	/* it may have a passphrase in it */
 	free(text);
 	return done < len ? lost(e, errno) : 0;
 }

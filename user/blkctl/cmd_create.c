@@ -13,7 +13,10 @@
 
 #include "client.h"
 #include "device.h"
+#include "key.h"
 #include "out.h"
+
+#define ASK_TRIES 3
 
 struct create_args {
 	const char *name;
@@ -24,6 +27,7 @@ struct create_args {
 	bool allow_external;
 	bool invalidate_bitmaps;
 	struct opt_number no_space_timeout;
+	struct key_source key;
 };
 
 #define ARG(field) .offset = offsetof(struct create_args, field)
@@ -49,6 +53,12 @@ static const struct opt create_opts[] = {
 	{ OPT_NUMBER, 0, "no-space-timeout", "SEC",
 	  "how long writes wait when the host is full", .max = 86400,
 	  ARG(no_space_timeout) },
+	{ OPT_STRING, 0, "key-file", "FILE",
+	  "passphrase of an encrypted image, \"-\": standard input",
+	  .complete = OPT_COMPLETE_FILE, ARG(key.file) },
+	{ OPT_STRING, 0, "key-keyring", "DESCRIPTION",
+	  "the same, from a key of type \"user\" in the kernel's keyrings",
+	  ARG(key.keyring) },
 	{}
 };
 
@@ -101,7 +111,7 @@ static bool is_read_only(const struct create_args *a)
 
 static int add_node(struct client *c, const struct create_args *a,
 		    const char *node, const char *driver, const char *path,
-		    struct blk_error *e)
+		    const struct key *key, struct blk_error *e)
 {
 	json_t *args = json_pack("{s:s, s:s, s:b, s:{s:s, s:s}}",
 				 "driver", a->format ? a->format : "qcow2",
@@ -111,7 +121,48 @@ static int add_node(struct client *c, const struct create_args *a,
 
 	if (a->allow_external)
 		json_object_set_new(args, "allow-external", json_true());
-	return client_call(c, "blockdev-add", args, NULL, e);
+	return key->data ? key_call(c, "blockdev-add", args, key, e) :
+		client_call(c, "blockdev-add", args, NULL, e);
+}
+
+/* It has turned out to be encrypted. */
+static int ask_and_add_node(struct client *c, const struct create_args *a,
+			    const char *node, const char *driver,
+			    const char *path, struct blk_error *e)
+{
+	struct key key;
+	int i, rc = -EKEYREJECTED;
+
+	for (i = 0; i < ASK_TRIES && rc == -EKEYREJECTED; i++) {
+		if (i)
+			fprintf(stderr, "blkctl: that is not the passphrase\n");
+		rc = key_ask(path, &key, e);
+		if (rc)
+			return rc;
+		*e = (struct blk_error){ 0 };
+		rc = add_node(c, a, node, driver, path, &key, e);
+		key_wipe(&key);
+	}
+	return rc;
+}
+
+static int open_image(struct client *c, const struct create_args *a,
+		      const char *node, const char *driver, const char *path,
+		      struct blk_error *e)
+{
+	struct key key = { NULL, 0 };
+	int rc;
+
+	if (key_is_given(&a->key)) {
+		rc = key_read(&a->key, &key, e);
+		if (rc)
+			return rc;
+	}
+	rc = add_node(c, a, node, driver, path, &key, e);
+	key_wipe(&key);
+	if (rc != -ENOKEY || key_is_given(&a->key))
+		return rc;
+	return ask_and_add_node(c, a, node, driver, path, e);
 }
 
 static int add_export(struct client *c, const struct create_args *a,
@@ -142,7 +193,7 @@ static int create(struct client *c, const struct create_args *a,
 	device_node_name(a->name, node);
 	rc = check_name(c, a->name, e);
 	if (!rc)
-		rc = add_node(c, a, node, driver, path, e);
+		rc = open_image(c, a, node, driver, path, e);
 	if (rc)
 		return rc;
 	rc = add_export(c, a, node, e);

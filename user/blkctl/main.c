@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "key.h"
 #include "out.h"
 
 static const struct verb *const verbs[] = {
@@ -166,6 +167,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	setlocale(LC_ALL, "");
+	key_protect_json();
 	if (argc > 3 && !strcmp(argv[1], "--complete")) {
 		cli_complete(&cli, atoi(argv[2]), argv + 3, argc - 3);
 		return 0;

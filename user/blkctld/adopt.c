@@ -12,6 +12,7 @@
 
 #include "adopt.h"
 #include "export_dm.h"
+#include "kctl/crypt.h"
 #include "kernel.h"
 #include "log.h"
 
@@ -22,6 +23,7 @@ struct adopt {
 	void (*done)(struct server *s);
 	struct blk_ev_timer timer;
 	unsigned int left;
+	struct blk_ev_work sweep;
 };
 
 struct one {
@@ -33,7 +35,7 @@ struct one {
 	struct blk_error err;
 };
 
-/* Once; the object lives on while devices are missing */
+/* Once; the object lives on while devices are missing, or swept */
 static void finish(struct adopt *a)
 {
 	blk_ev_timer_stop(a->s->ev, &a->timer);
@@ -42,6 +44,34 @@ static void finish(struct adopt *a)
 	a->done = NULL;
 	if (!a->left)
 		free(a);
+}
+
+/* What dead daemons left holds images: it goes before the first client comes */
+static void sweep_run(struct blk_ev_work *w)
+{
+	(void)w;
+	blk_crypt_sweep();
+}
+
+static void sweep_done(struct blk_ev_work *w)
+{
+	struct adopt *a = blk_container_of(w, struct adopt, sweep);
+	struct server *s = a->s;
+
+	a->left = 0;
+	finish(a);
+	server_check_stopped(s);
+}
+
+static void sweep(struct adopt *a)
+{
+	a->left = 1;
+	a->sweep.run = sweep_run;
+	a->sweep.done = sweep_done;
+	if (blk_ev_work_start(a->s->ev, &a->sweep)) {
+		a->left = 0;
+		finish(a);
+	}
 }
 
 static void on_timeout(struct blk_ev_timer *t)
@@ -79,7 +109,7 @@ static void adopt_done(struct blk_ev_work *w)
 	}
 	free(o);
 	if (!--a->left)
-		finish(a);
+		sweep(a);
 	server_check_stopped(s);
 }
 
@@ -118,8 +148,7 @@ void adopt_all(struct server *s, void (*done)(struct server *s))
 	if (kernel_list(&list, &n, &e))
 		log_warn("devices can't be listed: %s%s%s", e.msg,
 			 e.hint[0] ? "; " : "", e.hint);
-	if (!a || !n) {
-		free(a);
+	if (!a) {
 		free(list);
 		done(s);
 		return;
@@ -132,5 +161,5 @@ void adopt_all(struct server *s, void (*done)(struct server *s))
 	a->timer.fn = on_timeout;
 	blk_ev_timer_start(s->ev, &a->timer, PATIENCE_MS);
 	if (!a->left)
-		finish(a);
+		sweep(a);
 }

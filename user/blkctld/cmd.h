@@ -19,6 +19,8 @@ CMD(cmd_query_version);
 CMD(cmd_query_commands);
 CMD(cmd_query_qmp_schema);
 CMD(cmd_quit);
+CMD(cmd_object_add);
+CMD(cmd_object_del);
 CMD(cmd_blockdev_add);
 CMD(cmd_blockdev_del);
 CMD(cmd_query_named_block_nodes);

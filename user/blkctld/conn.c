@@ -62,6 +62,7 @@ static void reap(struct blk_ev_post *p)
 	struct server *s = c->s;
 
 	frame_free(&c->frame);
+	explicit_bzero(c->ibuf, sizeof(c->ibuf));
 	free(c->obuf);
 	free(c);
 	server_check_stopped(s);
@@ -266,6 +267,10 @@ static void pump(struct conn *c)
 	c->feeding = true;
 	feed(c);
 	c->feeding = false;
+	if (c->in_pos == c->in_len) {	/* it may have been a passphrase */
+		explicit_bzero(c->ibuf, c->in_len);
+		c->in_pos = c->in_len = 0;
+	}
 	if (c->dead || c->in_pos < c->in_len || c->busy)
 		return;
 	if (c->eof) {

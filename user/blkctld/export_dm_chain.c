@@ -58,6 +58,7 @@ int export_dm_take_layers(struct dm_export *d, struct blk_error *e)
 	for (; n; n = n->backing, l++) {
 		l->file = blk_node_file(n);
 		l->image = n->image;
+		l->key = n->key;
 		l->data = n->data ? n->data->file : NULL;
 		if (!l->file || (blk_node_is_qcow2(n) && !l->image) ||
 		    (n->data && !l->data))

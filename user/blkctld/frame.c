@@ -2,7 +2,8 @@
 /*
  * Finds the ends of JSON values in a stream and hands them to jansson.
  *
- * Owns: the text of the value that is being collected, at most FRAME_MAX_BYTES.
+ * Owns: the text of the value that is being collected, at most FRAME_MAX_BYTES;
+ * it may have a passphrase in it and is wiped.
  * Must not: judge what a value means, or recurse.
  * Threads: one for each stream.
  *
@@ -40,9 +41,12 @@ static int append(struct frame *f, char c)
 
 		if (f->cap >= FRAME_MAX_BYTES)
 			return -1;
-		buf = realloc(f->buf, cap);
+		buf = malloc(cap);
 		if (!buf)
 			return -1;
+		if (f->len)
+			memcpy(buf, f->buf, f->len);
+		frame_free(f);
 		f->buf = buf;
 		f->cap = cap;
 	}
@@ -53,15 +57,14 @@ static int append(struct frame *f, char c)
 /* Back to the beginning; a buffer that became large is not kept */
 static void reset(struct frame *f, enum frame_state next)
 {
+	if (f->len)
+		explicit_bzero(f->buf, f->len);
 	f->state = next;
 	f->len = 0;
 	f->braces = 0;
 	f->brackets = 0;
-	if (f->cap > 65536) {
-		free(f->buf);
-		f->buf = NULL;
-		f->cap = 0;
-	}
+	if (f->cap > 65536)
+		frame_free(f);
 }
 
 static enum frame_result fail(struct frame *f, enum frame_state next,
@@ -230,6 +233,9 @@ enum frame_result frame_feed(struct frame *f, const char *data, size_t n,
 
 void frame_free(struct frame *f)
 {
+	if (f->len)
+		explicit_bzero(f->buf, f->len);
 	free(f->buf);
 	f->buf = NULL;
+	f->cap = 0;
 }

@@ -67,6 +67,8 @@ const struct qmp_command qmp_commands[] = {
 	{ "query-commands", NULL, &command_list, cmd_query_commands },
 	{ "query-qmp-schema", NULL, &schema_list, cmd_query_qmp_schema },
 	{ "quit", NULL, NULL, cmd_quit },
+	{ "object-add", &qmp_object_options, NULL, cmd_object_add },
+	{ "object-del", &qmp_object_del_args, NULL, cmd_object_del },
 	{ "blockdev-add", &qmp_blockdev_options, NULL, cmd_blockdev_add },
 	{ "blockdev-del", &node_name_args, NULL, cmd_blockdev_del },
 	{ "query-named-block-nodes", &query_nodes_args,

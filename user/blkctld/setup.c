@@ -23,6 +23,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "log.h"
 #include "setup.h"
 
@@ -153,10 +155,19 @@ static void raise_open_files(void)
 	setrlimit(RLIMIT_NOFILE, &lim);
 }
 
+/* Requests have passphrases in them: nothing of JSON stays in memory */
+static void wipe_and_free(void *p)
+{
+	if (p)
+		explicit_bzero(p, malloc_usable_size(p));
+	free(p);
+}
+
 void setup_process(void)
 {
 	pthread_attr_t attr;
 
+	json_set_alloc_funcs(malloc, wipe_and_free);
 	raise_open_files();
 	/* Locked memory is real memory: small stacks, few arenas */
 	pthread_attr_init(&attr);

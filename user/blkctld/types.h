@@ -31,6 +31,8 @@
 		.alts = (const struct qmp_type *const []){ __VA_ARGS__, NULL }, \
 	}
 
+extern const struct qmp_type qmp_object_options;
+extern const struct qmp_type qmp_object_del_args;
 extern const struct qmp_type qmp_blockdev_options;
 extern const struct qmp_type qmp_block_device_info_list;
 extern const struct qmp_type qmp_export_options;

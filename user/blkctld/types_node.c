@@ -51,6 +51,26 @@ OBJECT(file_options, "BlockdevOptionsFile",
 	ONLY("drop-cache", &qmp_bool, "true"),
 	ONLY("x-check-cache-dropped", &qmp_bool, "false"));
 
+ENUM(encryption_format, "BlockdevQcow2EncryptionFormat", "aes", "luks");
+/* "aes" is refused in words */
+OBJECT(aes_options, "QCryptoBlockOptionsQCow",
+	OPT("key-secret", &qmp_str));
+OBJECT(luks_options, "QCryptoBlockOptionsLUKS",
+	OPT("key-secret", &qmp_str));
+static const struct qmp_type encryption = {
+	.kind = QMP_OBJECT, .name = "BlockdevQcow2Encryption",
+	.members = (const struct qmp_member []){
+		REQ("format", &encryption_format),
+		END
+	},
+	.tag = "format",
+	.variants = (const struct qmp_variant []){
+		{ "aes", &aes_options },
+		{ "luks", &luks_options },
+		{ NULL, NULL }
+	},
+};
+
 OBJECT(qcow2_options, "BlockdevOptionsQcow2",
 	REQ("file", &blockdev_ref),
 	OPT("backing", &blockdev_ref_or_null),
@@ -65,7 +85,7 @@ OBJECT(qcow2_options, "BlockdevOptionsQcow2",
 	ONLY("l2-cache-entry-size", &qmp_int, ""),
 	ONLY("refcount-cache-size", &qmp_int, ""),
 	ONLY("cache-clean-interval", &qmp_int, "600"),
-	ONLY("encrypt", &qmp_any, ""),
+	OPT("encrypt", &encryption),
 	OPT("data-file", &blockdev_ref),
 	/* ours: the header may name files of other directories */
 	OPT("allow-external", &qmp_bool));

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "graph/driver.h"
+#include "graph/encrypt.h"
 #include "graph/json.h"
 #include "graph/node_int.h"
 
@@ -140,7 +141,11 @@ static int new_node(struct blk_graph *g, const json_t *o,
 	    !(n->opts.filename = strdup(filename ? filename : "")))
 		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				    "out of memory");
+	if (!ret)
+		ret = blk_encrypt_parse(n, o, g->secrets, e);
 	if (ret) {
+		blk_encrypt_forget(n);
+		free(n->opts.filename);
 		free(n);
 		return ret;
 	}

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "graph/driver.h"
+#include "graph/encrypt.h"
 #include "io/lock.h"
 
 /*
@@ -151,6 +152,8 @@ static int qcow2_open(struct blk_node *n, struct blk_error *e)
 		return ret;
 	n->header = *blk_qcow2_header(n->image);
 	ret = qcow2_check_options(n, e);
+	if (!ret)
+		ret = blk_encrypt_unlock(n, e);
 	if (ret) {
 		blk_qcow2_close(n->image);
 		n->image = NULL;
@@ -163,6 +166,8 @@ static void qcow2_close(struct blk_node *n)
 	if (n->image)
 		blk_qcow2_close(n->image);
 	n->image = NULL;
+	blk_luks_free(n->key);
+	n->key = NULL;
 }
 
 /*

@@ -17,12 +17,21 @@
 #include <string.h>
 
 #include "graph/driver.h"
+#include "graph/encrypt.h"
 #include "graph/node_int.h"
 #include "io/lock.h"
 
 struct blk_graph *blk_graph_new(void)
 {
-	return calloc(1, sizeof(struct blk_graph));
+	struct blk_graph *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->secrets = blk_secrets_new();
+	if (g->secrets)
+		return g;
+	free(g);
+	return NULL;
 }
 
 void blk_graph_free(struct blk_graph *g)
@@ -39,14 +48,21 @@ void blk_graph_free(struct blk_graph *g)
 		g->first = n->next;
 		if (n->drv->protocol && n->file)
 			n->drv->close(n);
+		blk_encrypt_forget(n);
 		free(n->opts.filename);
 		free(n);
 	}
+	blk_secrets_free(g->secrets);
 	while (g->n_allowed)
 		free(g->allowed[--g->n_allowed]);
 	free(g->allowed);
 	free(g->allow_list);
 	free(g);
+}
+
+struct blk_secrets *blk_graph_secrets(struct blk_graph *g)
+{
+	return g->secrets;
 }
 
 struct blk_node *blk_graph_first(struct blk_graph *g)
@@ -193,6 +209,7 @@ void blk_node_unlink(struct blk_graph *g, struct blk_node *n)
 		;
 	if (*p)
 		*p = n->next;
+	blk_encrypt_forget(n);
 	free(n->opts.filename);
 	free(n);
 }

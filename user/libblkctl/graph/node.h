@@ -18,6 +18,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "fmt/luks.h"
 #include "fmt/qcow2.h"
 #include "io/file.h"
 
@@ -27,6 +28,8 @@
 
 struct blk_graph;
 struct blk_driver;
+struct blk_encrypt;
+struct blk_secrets;
 
 /* What a child is to its parent */
 enum blk_role {
@@ -47,6 +50,7 @@ enum blk_node_state {
  * @filename: as given, or the path of an adopted file; NULL for format nodes
  * @auto_read_only: fall back to read-only where writing is not permitted
  * @no_backing: "backing": null
+ * @encrypt: the passphrase, until the image is open
  * @allow_external: the image's header may name files of any directory
  * @lazy_refcounts: -1 not given, else what was given
  */
@@ -54,6 +58,7 @@ struct blk_node_options {
 	char *filename;
 	bool auto_read_only;
 	bool no_backing;
+	struct blk_encrypt *encrypt;
 	bool allow_external;
 	int lazy_refcounts;
 };
@@ -70,6 +75,8 @@ struct blk_node_options {
  * @child, @data, @backing: the children, or NULL
  * @file: protocol nodes; NULL if it was lost
  * @image: qcow2 nodes; NULL if it was lost
+ * @key: of an encrypted image; NULL also if it was adopted: then its key is
+ *       not known here
  * @header: of @image, when it was opened: may be read while others use @image
  */
 struct blk_node {
@@ -88,6 +95,7 @@ struct blk_node {
 	struct blk_node *backing;
 	struct blk_file *file;
 	struct blk_qcow2 *image;
+	struct blk_luks_key *key;
 	struct blk_node_options opts;
 	struct qcow2_header header;
 	struct blk_node *next;
@@ -100,6 +108,8 @@ struct blk_graph *blk_graph_new(void);
  * replaced.
  */
 void blk_graph_free(struct blk_graph *g);
+/* What object-add has made. */
+struct blk_secrets *blk_graph_secrets(struct blk_graph *g);
 
 /*
  * Policy: an image's header may name a file outside the image's own directory

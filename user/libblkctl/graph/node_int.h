@@ -10,12 +10,14 @@
 /**
  * struct blk_graph - all nodes, and what they may open
  * @generated: names so far
+ * @secrets: what object-add has made
  * @allowed, @n_allowed, @allow_list: blk_graph_allow_dir(), _list(); constant
  *        once there are nodes
  */
 struct blk_graph {
 	struct blk_node *first;
 	unsigned int generated;
+	struct blk_secrets *secrets;
 	char **allowed;
 	size_t n_allowed;
 	char *allow_list;

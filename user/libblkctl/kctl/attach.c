@@ -119,7 +119,7 @@ static void layers_down(struct attaching *w)
 {
 	struct blk_attachment *a = w->a;
 
-	blk_layers_down(a);
+	blk_layers_remove(a);
 	if (a->writable)
 		blk_layers_trim_data(a, a->size);
 }

@@ -7,8 +7,9 @@
  * called from a worker thread, one at a time for an attachment.  Each writable
  * attachment has a feeder thread of its own that grants clusters ahead of
  * need, takes freed runs, and runs the leak scan in a second, idle-priority
- * thread; the feeder never issues device-mapper ioctls and never allocates
- * memory on the granting path.
+ * thread; the feeder never allocates memory on the granting path, and issues
+ * no device-mapper ioctls but those by which the crypt device of an encrypted
+ * file grows with the file.
  */
 #ifndef BLK_KCTL_ATTACH_H
 #define BLK_KCTL_ATTACH_H
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "fmt/luks.h"
 #include "fmt/qcow2.h"
 #include "io/file.h"
 #include "kctl/genl.h"
@@ -29,14 +31,13 @@ struct blk_attachment;
  *        or for reading; must outlive the attachment
  * @image: opened from @file; as above; NULL: raw
  * @data: the image's external data file, open and locked as @file; or NULL
- * @crypt: a device that decrypts @file's, for the table ("253:4" or a path);
- *         or NULL
+ * @key: of an encrypted image, for blk_attach() alone; else NULL
  */
 struct blk_attach_layer {
 	struct blk_file *file;
 	struct blk_qcow2 *image;
 	struct blk_file *data;
-	char *crypt;
+	const struct blk_luks_key *key;
 };
 
 /**
@@ -75,10 +76,11 @@ struct blk_attach_params {
 /*
  * Order for a writable image (every step undone on failure, in reverse):
  * can_attach of each layer, repair if it is dirty, pad, loop devices (regular
- * files; block devices as they are), dm create + load, adopt, hold the files,
- * mark (durable), bitmaps, claim metadata, scan_begin if it was marked, first
- * grant, resume, start the feeder.
- * A read-only one: pad if needed, loops, create, load, adopt, hold, resume.
+ * files; block devices as they are), crypt devices (encrypted images), dm
+ * create + load, adopt, hold the files, mark (durable), bitmaps, claim
+ * metadata, scan_begin if it was marked, first grant, resume, start the feeder.
+ * A read-only one: pad if needed, loops, crypt, create, load, adopt, hold,
+ * resume.
  */
 int blk_attach(const struct blk_attach_params *p, struct blk_attachment **out,
 	       struct blk_error *e);

@@ -26,15 +26,11 @@ struct blk_attachment *blk_attachment_new(void)
 
 void blk_attachment_free(struct blk_attachment *a)
 {
-	size_t i;
-
 	if (!a)
 		return;
 	blk_feeder_exit(a);
 	blk_genl_close(a->genl);
 	blk_layers_down(a);
-	for (i = 0; i < a->n_layers; i++)
-		free(a->layers[i].is.crypt);
 	free(a->layers);
 	pthread_cond_destroy(&a->feeder.cond);
 	pthread_mutex_destroy(&a->feeder.lock);
@@ -51,10 +47,12 @@ static int claim(void *opaque, const struct dm_qcow_run *runs, size_t n)
 static int grown(void *opaque, uint64_t size)
 {
 	struct blk_attachment *a = opaque;
+	struct blk_layer *l = &a->layers[0];
+	int ret;
 
 	(void)size;
-	return a->layers[0].loop.fd < 0 ? 0 :
-		blk_loop_set_capacity(&a->layers[0].loop, NULL);
+	ret = l->loop.fd < 0 ? 0 : blk_loop_set_capacity(&l->loop, NULL);
+	return ret ? ret : blk_crypt_resize(&l->crypt, NULL);
 }
 
 void blk_attachment_connect(struct blk_attachment *a)

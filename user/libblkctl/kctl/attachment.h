@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "kctl/attach.h"
+#include "kctl/crypt.h"
 #include "kctl/genl.h"
 #include "kctl/loop.h"
 
@@ -91,12 +92,14 @@ struct blk_feeder {
  * @is, @file, ...: as in struct blk_attach_layer
  * @loop, @data_loop: of regular files; .fd < 0: not open (any more); .dev
  *                    stays
+ * @crypt: of an encrypted image, over its device
  * @data_size: of a data file that was made longer here: what it was before;
  *             else 0
  */
 struct blk_layer {
 	struct blk_attach_layer is;
 	struct blk_loop loop, data_loop;
+	struct blk_crypt crypt;
 	uint64_t data_size;
 };
 
@@ -148,10 +151,12 @@ int blk_layers_copy(struct blk_attachment *a,
 		    const struct blk_attach_params *p, struct blk_error *e);
 /* What each layer must be like. */
 int blk_layers_check(const struct blk_attachment *a, struct blk_error *e);
-/* Sizes the files and makes their loop devices. */
+/* Sizes the files and makes their loop devices, and crypt devices over them. */
 int blk_layers_up(struct blk_attachment *a, struct blk_error *e);
 /* Closes the loop devices: they go with their last user. */
 void blk_layers_down(struct blk_attachment *a);
+/* The same when the device is gone, or never came: crypt devices go too. */
+void blk_layers_remove(struct blk_attachment *a);
 /* What need not stay open once the table is live. */
 void blk_layers_settle(struct blk_attachment *a);
 /* "2 qcow2 7:0 - raw 8:16", malloc'ed */

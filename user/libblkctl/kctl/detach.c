@@ -136,7 +136,7 @@ static void finish(struct detaching *d, struct blk_error *e)
 	blk_feeder_stop(a);
 	a->notify = NULL;	/* no news of what the caller is ending */
 	/* autoclear: loop devices go with their last user */
-	blk_layers_down(a);
+	blk_layers_remove(a);
 	if (a->writable)
 		settle(d, e);
 	/* what blkid has read meanwhile is stale for buffered readers */

@@ -29,6 +29,9 @@
 
 #define UDEV_WAIT_MS	60000
 #define UDEV_POLL_MS	5
+#define PRIVATE_FLAGS	(DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | \
+			 DM_UDEV_DISABLE_DISK_RULES_FLAG | \
+			 DM_UDEV_DISABLE_OTHER_RULES_FLAG)
 
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 static __thread char logged[256];
@@ -178,14 +181,15 @@ static void udev_wait(uint32_t cookie)
 	}
 }
 
-/* Runs a task that makes a uevent; frees it. */
+/* Runs a task that makes a uevent; frees it.  @flags: DM_UDEV_* */
 static int run_and_settle(struct dm_task *t, const char *verb,
-			  const char *name, struct blk_error *e)
+			  const char *name, uint16_t flags,
+			  struct blk_error *e)
 {
 	uint32_t cookie = 0;
 	int ret = 0;
 
-	if (!dm_task_set_cookie(t, &cookie, 0))
+	if (!dm_task_set_cookie(t, &cookie, flags))
 		ret = blk_error_set(e, BLK_ERR_FAILED, EIO,
 				    "cannot %s device \"%s\": %s", verb, name,
 				    logged[0] ? logged : "no udev cookie");
@@ -260,7 +264,8 @@ int blk_dm_load(const char *name, uint64_t sectors, const char *target,
 	t = task_begin(DM_DEVICE_RELOAD, name, e);
 	if (!t)
 		return -EIO;
-	if (!dm_task_add_target(t, 0, sectors, target, params) ||
+	if (!dm_task_secure_data(t) ||
+	    !dm_task_add_target(t, 0, sectors, target, params) ||
 	    (read_only && !dm_task_set_ro(t)))
 		ret = no_memory(e);
 	else if (!dm_task_run(t))
@@ -269,7 +274,7 @@ int blk_dm_load(const char *name, uint64_t sectors, const char *target,
 	return ret;
 }
 
-int blk_dm_resume(const char *name, struct blk_error *e)
+static int resume(const char *name, uint16_t flags, struct blk_error *e)
 {
 	struct dm_task *t;
 
@@ -277,7 +282,43 @@ int blk_dm_resume(const char *name, struct blk_error *e)
 	if (!t)
 		return -EIO;
 	dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME);
-	return run_and_settle(t, "resume", name, e);
+	return run_and_settle(t, "resume", name, flags, e);
+}
+
+int blk_dm_resume(const char *name, struct blk_error *e)
+{
+	return resume(name, 0, e);
+}
+
+int blk_dm_resume_private(const char *name, struct blk_error *e)
+{
+	return resume(name, PRIVATE_FLAGS, e);
+}
+
+int blk_dm_replace(const char *name, struct blk_error *e)
+{
+	uint32_t cookie = 0;
+	struct dm_task *t;
+	int sync, ret = 0;
+
+	t = task_begin(DM_DEVICE_RESUME, name, e);
+	if (!t)
+		return -EIO;
+	/*
+	 * Nobody waits for udev, but it must be told what it may do: without a
+	 * cookie it would take the device's name away.
+	 */
+	sync = dm_udev_get_sync_support();
+	dm_udev_set_sync_support(0);
+	dm_task_set_cookie(t, &cookie, PRIVATE_FLAGS);
+	dm_task_set_add_node(t, DM_ADD_NODE_ON_CREATE);
+	dm_task_no_flush(t);
+	dm_task_skip_lockfs(t);
+	if (!dm_task_run(t))
+		ret = task_error(t, "resume", name, e);
+	dm_udev_set_sync_support(sync);
+	task_end(t);
+	return ret;
 }
 
 int blk_dm_suspend(const char *name, bool freeze, struct blk_error *e)
@@ -313,7 +354,7 @@ int blk_dm_remove(const char *name, struct blk_error *e)
 	t = task_begin(DM_DEVICE_REMOVE, name, e);
 	if (!t)
 		return -EIO;
-	ret = run_and_settle(t, "remove", name, e);
+	ret = run_and_settle(t, "remove", name, 0, e);
 	if (ret == -EBUSY)
 		blk_error_set(e, BLK_ERR_BUSY, EBUSY,
 			      "device \"%s\" is in use", name);
@@ -400,6 +441,7 @@ static int ask(int type, const char *name, bool inactive, uint64_t *sectors,
 		return -EIO;
 	if (inactive)
 		dm_task_query_inactive_table(t);
+	dm_task_secure_data(t);
 	if (!dm_task_no_flush(t) || !dm_task_run(t) || !dm_task_get_info(t, &in))
 		ret = task_error(t, "look at", name, e);
 	else if (!in.exists)
@@ -424,12 +466,13 @@ int blk_dm_status(const char *name, char **target, char **params,
 	return ask(DM_DEVICE_STATUS, name, false, NULL, target, params, e);
 }
 
-static bool has_our_table(const char *name)
+static bool has_our_table(const char *name, const char *arg)
 {
 	char *target, *params;
 	bool ours = false;
 	int i;
 
+	(void)arg;
 	for (i = 0; i < 2 && !ours; i++) {
 		if (ask(DM_DEVICE_TABLE, name, i, NULL, &target, &params, NULL))
 			continue;
@@ -486,7 +529,8 @@ static int list_all(char ***names, struct blk_error *e)
 	return ret;
 }
 
-int blk_dm_list(char ***names, struct blk_error *e)
+static int list(bool (*wanted)(const char *name, const char *arg),
+		const char *arg, char ***names, struct blk_error *e)
 {
 	char **all, **from, **to;
 	int ret;
@@ -496,7 +540,7 @@ int blk_dm_list(char ***names, struct blk_error *e)
 	if (ret)
 		return ret;
 	for (from = to = all; *from; from++) {
-		if (has_our_table(*from))
+		if (wanted(*from, arg))
 			*to++ = *from;
 		else
 			free(*from);
@@ -504,6 +548,26 @@ int blk_dm_list(char ***names, struct blk_error *e)
 	*to = NULL;
 	*names = all;
 	return 0;
+}
+
+int blk_dm_list(char ***names, struct blk_error *e)
+{
+	return list(has_our_table, NULL, names, e);
+}
+
+static bool has_uuid(const char *name, const char *prefix)
+{
+	size_t len = strlen(BLK_DM_UUID_PREFIX);
+	struct blk_dm_info info;
+
+	return !blk_dm_info(name, &info, NULL) &&
+		!strncmp(info.uuid, BLK_DM_UUID_PREFIX, len) &&
+		!strncmp(info.uuid + len, prefix, strlen(prefix));
+}
+
+int blk_dm_list_uuid(const char *prefix, char ***names, struct blk_error *e)
+{
+	return list(has_uuid, prefix, names, e);
 }
 
 void blk_dm_list_free(char **names)
@@ -553,8 +617,11 @@ int blk_dm_has_target(const char *target, bool load, struct blk_error *e)
 	blk_error_set(e, BLK_ERR_UNAVAILABLE, ENOENT,
 		      "the kernel module %s is not loaded%s%s", module,
 		      why[0] ? ": " : "", why);
-	blk_error_hint(e, "modprobe %s; \"dkms status\" says whether it was "
-		       "built for this kernel", module);
+	if (strcmp(target, DM_QCOW_TARGET_NAME))
+		blk_error_hint(e, "modprobe %s", module);
+	else
+		blk_error_hint(e, "modprobe %s; \"dkms status\" says whether "
+			       "it was built for this kernel", module);
 	return 0;
 }
 

@@ -34,19 +34,33 @@ int blk_dm_load(const char *name, uint64_t sectors, const char *target,
 		const char *params, bool read_only, struct blk_error *e);
 /* Waits until udev has made the nodes (cookie), unless it is disabled. */
 int blk_dm_resume(const char *name, struct blk_error *e);
+/* The same for a device that others have no business with: udev does not probe it. */
+int blk_dm_resume_private(const char *name, struct blk_error *e);
+/*
+ * The inactive table takes the place of the live one.  The kernel suspends and
+ * resumes the device on its own, without flushing: I/O waits for a moment, and
+ * whoever is killed meanwhile leaves a device that runs.  Waits only for I/O
+ * that is under way below the device, and not for udev.
+ */
+int blk_dm_replace(const char *name, struct blk_error *e);
 /* noflush + skip lockfs unless @freeze */
 int blk_dm_suspend(const char *name, bool freeze, struct blk_error *e);
 /* -EBUSY with class BUSY when it is open; udev has removed the nodes on return */
 int blk_dm_remove(const char *name, struct blk_error *e);
 int blk_dm_info(const char *name, struct blk_dm_info *info,
 		struct blk_error *e);	/* -ENOENT: class NOT_FOUND */
-/* The one target's type, length and parameters of the live table; malloc'ed. */
+/*
+ * The one target's type, length and parameters of the live table; malloc'ed.
+ * They may have a key in them; libdevmapper's own copies are wiped.
+ */
 int blk_dm_table(const char *name, uint64_t *sectors, char **target,
 		 char **params, struct blk_error *e);
 int blk_dm_status(const char *name, char **target, char **params,
 		  struct blk_error *e);
 /* names of all devices with a live or inactive "qcow" target; NULL ended, free with blk_dm_list_free */
 int blk_dm_list(char ***names, struct blk_error *e);
+/* names of all devices whose uuid begins with BLK_DM_UUID_PREFIX @prefix */
+int blk_dm_list_uuid(const char *prefix, char ***names, struct blk_error *e);
 void blk_dm_list_free(char **names);
 /* Is a target type known to the kernel? 1 yes, 0 no; loads dm-<target> by modprobe when @load */
 int blk_dm_has_target(const char *target, bool load, struct blk_error *e);

@@ -208,7 +208,7 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 			found_corrupt(a);
 		return 0;
 	}
-	if (a->layers[0].is.crypt)
+	if (blk_crypt_is_up(&a->layers[0].crypt))
 		not_zeroed(f->runs, n);
 	ret = blk_grant_give(a, f->runs, n, 0, NULL, NULL);
 	if (ret)

@@ -3,7 +3,7 @@
  * The layers of an attachment: what each must be like, the loop devices under
  * their files, the table line, the files that the kernel holds.
  *
- * Owns: the loop devices; the files and images too when they were adopted.
+ * Owns: the loop and crypt devices; the files and images too when they were adopted.
  * Must not: write to any layer but the first, nor to that of a reader, except
  * for padding the end of a file, which reads the same to everybody.
  * Threads: that of the procedure.
@@ -66,13 +66,8 @@ int blk_layers_copy(struct blk_attachment *a,
 
 	if (ret)
 		return ret;
-	for (i = 0; i < p->n_layers; i++) {
+	for (i = 0; i < p->n_layers; i++)
 		a->layers[i].is = p->layers[i];
-		a->layers[i].is.crypt = NULL;
-		if (p->layers[i].crypt &&
-		    !(a->layers[i].is.crypt = strdup(p->layers[i].crypt)))
-			return no_memory(e);
-	}
 	set_top(a);
 	return 0;
 }
@@ -122,6 +117,29 @@ static int check_data(const struct blk_attach_layer *l, struct blk_error *e)
 			     "%s has no external data file", l->file->path);
 }
 
+static bool is_encrypted(const struct blk_attach_layer *l)
+{
+	return l->image &&
+		blk_qcow2_header(l->image)->crypt_method == QCOW2_CRYPT_LUKS;
+}
+
+static int check_key(const struct blk_attach_layer *l, struct blk_error *e)
+{
+	if (!is_encrypted(l))
+		return 0;
+	if (l->data)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOTSUP,
+				     "%s is encrypted and has an external data file, which is not supported together",
+				     l->file->path);
+	if (l->key)
+		return 0;
+	blk_error_set(e, BLK_ERR_FAILED, ENOKEY,
+		      "%s is encrypted, and its key is not known any more",
+		      l->file->path);
+	blk_error_hint(e, "remove its node and add it again, with its passphrase");
+	return -ENOKEY;
+}
+
 int blk_layers_check(const struct blk_attachment *a, struct blk_error *e)
 {
 	const struct blk_attach_layer *l;
@@ -133,6 +151,7 @@ int blk_layers_check(const struct blk_attachment *a, struct blk_error *e)
 		if (l->image) {
 			ret = check_qcow2(a, i, e);
 			ret = ret ? ret : check_data(l, e);
+			ret = ret ? ret : check_key(l, e);
 		} else if (i && i == a->n_layers - 1) {
 			ret = blk_file_check_sectors(l->file, e);
 		} else {
@@ -282,6 +301,47 @@ static int loop_up(const struct blk_file *f, bool written,
 	return blk_loop_attach(f->fd, f->path, !written, f->align, loop, e);
 }
 
+/* As device-mapper numbers it: the file's own, or its loop device. */
+static int device_of(const struct blk_file *f, const struct blk_loop *loop,
+		     uint64_t *dev)
+{
+	struct stat st;
+
+	*dev = loop->dev;
+	if (!f->is_bdev)
+		return 0;
+	if (fstat(f->fd, &st))
+		return -errno;
+	*dev = DM_QCOW_DEV(major(st.st_rdev), minor(st.st_rdev));
+	return 0;
+}
+
+static int device_error(const struct blk_file *f, int err, struct blk_error *e)
+{
+	return blk_error_set(e, BLK_ERR_FAILED, -err, "%s: %s", f->path,
+			     strerror(-err));
+}
+
+static int crypt_up(struct blk_attachment *a, size_t i, struct blk_error *e)
+{
+	struct blk_layer *l = &a->layers[i];
+	char name[BLK_CRYPT_NAME_MAX];
+	uint64_t dev;
+	int ret;
+
+	if (!is_encrypted(&l->is))
+		return 0;
+	ret = device_of(l->is.file, &l->loop, &dev);
+	if (ret)
+		return device_error(l->is.file, ret, e);
+	ret = blk_crypt_name(a->name, i, name, e);
+	if (!ret)
+		ret = blk_crypt_up(name, dev, l->is.key, !is_written(a, i),
+				   &l->crypt, e);
+	l->is.key = NULL;	/* the caller's, and perhaps gone soon */
+	return ret;
+}
+
 static int layer_up(struct blk_attachment *a, size_t i, struct blk_error *e)
 {
 	struct blk_layer *l = &a->layers[i];
@@ -291,6 +351,8 @@ static int layer_up(struct blk_attachment *a, size_t i, struct blk_error *e)
 	ret = l->is.image ? blk_qcow2_pad(l->is.image, written, e) : 0;
 	if (!ret)
 		ret = loop_up(l->is.file, written, &l->loop, e);
+	if (!ret)
+		ret = crypt_up(a, i, e);
 	if (ret || !l->is.data)
 		return ret;
 	ret = written ? blk_layers_grow_data(a, a->size, e) :
@@ -306,8 +368,20 @@ int blk_layers_up(struct blk_attachment *a, struct blk_error *e)
 	for (i = 0; i < a->n_layers && !ret; i++)
 		ret = layer_up(a, i, e);
 	if (ret)
-		blk_layers_down(a);
+		blk_layers_remove(a);
+	if (ret && a->writable)
+		blk_layers_trim_data(a, a->size);
 	return ret;
+}
+
+void blk_layers_remove(struct blk_attachment *a)
+{
+	size_t i;
+
+	/* one that stays is in nobody's way: the next of its name replaces it */
+	for (i = 0; i < a->n_layers; i++)
+		blk_crypt_down(&a->layers[i].crypt, NULL);
+	blk_layers_down(a);
 }
 
 void blk_layers_down(struct blk_attachment *a)
@@ -324,6 +398,8 @@ void blk_layers_settle(struct blk_attachment *a)
 {
 	size_t i;
 
+	for (i = 0; i < a->n_layers; i++)
+		blk_crypt_settle(&a->layers[i].crypt);
 	/* those of layer 0 are for growing */
 	for (i = a->writable; i < a->n_layers; i++) {
 		blk_loop_close(&a->layers[i].loop);
@@ -349,19 +425,9 @@ void blk_layers_drop_buffers(const struct blk_attachment *a)
  * The table line
  */
 
-/* As device-mapper numbers it: the file's own, or its loop device. */
-static int device_of(const struct blk_file *f, const struct blk_loop *loop,
-		     uint64_t *dev)
+static void print_number(FILE *out, uint64_t dev)
 {
-	struct stat st;
-
-	*dev = loop->dev;
-	if (!f->is_bdev)
-		return 0;
-	if (fstat(f->fd, &st))
-		return -errno;
-	*dev = DM_QCOW_DEV(major(st.st_rdev), minor(st.st_rdev));
-	return 0;
+	fprintf(out, " %u:%u", (unsigned int)(dev >> 32), (uint32_t)dev);
 }
 
 static int print_device(FILE *out, const struct blk_file *f,
@@ -371,9 +437,8 @@ static int print_device(FILE *out, const struct blk_file *f,
 	int ret = device_of(f, loop, &dev);
 
 	if (ret)
-		return blk_error_set(e, BLK_ERR_FAILED, -ret, "%s: %s",
-				     f->path, strerror(-ret));
-	fprintf(out, " %u:%u", (unsigned int)(dev >> 32), (uint32_t)dev);
+		return device_error(f, ret, e);
+	print_number(out, dev);
 	return 0;
 }
 
@@ -388,7 +453,10 @@ static int print_layer(FILE *out, const struct blk_layer *l,
 		return ret;
 	if (l->is.data)
 		return print_device(out, l->is.data, &l->data_loop, e);
-	fprintf(out, " %s", l->is.crypt ? l->is.crypt : "-");
+	if (blk_crypt_is_up(&l->crypt))
+		print_number(out, l->crypt.dev);
+	else
+		fputs(" -", out);
 	return 0;
 }
 
@@ -497,6 +565,19 @@ static int misunderstood(const struct blk_attachment *a, struct blk_error *e)
 			     a->name);
 }
 
+/* The device of our making that decrypts the layer's. */
+static int adopt_crypt(struct blk_attachment *a, struct blk_layer *l,
+		       const char *data, struct blk_error *e)
+{
+	struct blk_loop number;
+	int ret;
+
+	if (!parse_device(data, &number))
+		return misunderstood(a, e);
+	ret = blk_crypt_adopt(number.dev, &l->crypt, e);
+	return ret == -ENODEV ? misunderstood(a, e) : ret;
+}
+
 /* Opens the images of one layer; @data: the table's word, NULL if raw. */
 static int adopt_layer(struct blk_attachment *a, size_t i, const char *data,
 		       struct blk_error *e)
@@ -516,8 +597,7 @@ static int adopt_layer(struct blk_attachment *a, size_t i, const char *data,
 			return misunderstood(a, e);
 		return get_file(a, i, DM_QCOW_FILE_DATA, &l->is.data, e);
 	}
-	l->is.crypt = strdup(data);
-	return l->is.crypt ? 0 : no_memory(e);
+	return adopt_crypt(a, l, data, e);
 }
 
 /* Growing needs them; those of the others the table keeps. */

@@ -142,12 +142,11 @@ static void stop_scan(struct resizing *r)
 static void undo(struct resizing *r, struct blk_error *e)
 {
 	struct blk_error why = { 0 };
-	int ret = apply(r, r->old, &why);
 
+	/* if this fails too, the kernel judges whether the image still fits */
+	apply(r, r->old, NULL);
 	feed(r);
-	if (!ret || image_size(r->a) == r->old)
-		ret = blk_dm_resume(r->h.name, &why);
-	if (ret && e)
+	if (blk_dm_resume(r->h.name, &why) && e)
 		blk_error_hint(e, "the device is still suspended: %.200s",
 			       why.msg);
 }

@@ -157,9 +157,9 @@ bool blk_scan_cancel(struct blk_attachment *a)
 
 	blk_scan_stop(a);
 	a->scan.stop = false;
+	blk_qcow2_scan_cancel(a->image);
 	if (!was_open)
 		return false;
-	blk_qcow2_scan_cancel(a->image);
 	/* that it was stopped is no failure */
 	atomic_store(&a->keep_mark, keep_mark);
 	set_phase(a, BLK_SCAN_NONE);

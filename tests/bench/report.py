@@ -60,7 +60,7 @@ and zeroing all of them. qemu-nbd does all of its work in both.
 
 Layers: all data is in the lowest one, and everything has been read before.
 Copying: every write is the first one to its cluster, whose rest is copied.
-Compressed: 64K of data are about 40K in the image; every 4K of a random read
+Compressed: 64K of data are about 45K in the image; every 4K of a random read
 are in a cluster of their own, mostly. These images are in files.
 """
 

@@ -28,6 +28,7 @@ static LIST_HEAD(dcache_lru);
 static unsigned long dcache_nr;
 static atomic_long_t dcache_bytes;	/* cached, or about to be */
 static LLIST_HEAD(dcache_dead);
+static u32 dcache_asked[1 << HASH_BITS];
 
 static unsigned int decomp_cache_mb;
 module_param(decomp_cache_mb, uint, 0644);
@@ -173,6 +174,17 @@ void qcow_dcache_add(struct qcow_dc *c)
 	list_add_tail(&c->lru, &dcache_lru);
 	WRITE_ONCE(dcache_nr, dcache_nr + 1);
 	spin_unlock(&dcache_lock);
+}
+
+bool qcow_dcache_seen(const struct qcow_image *img, u64 key)
+{
+	u64 hash = hash_64(key + (unsigned long)img, 64);
+	u32 *asked = &dcache_asked[hash >> (64 - HASH_BITS)];
+
+	if (READ_ONCE(*asked) == (u32)hash)
+		return true;
+	WRITE_ONCE(*asked, (u32)hash);
+	return false;
 }
 
 void qcow_dcache_drop(const struct qcow_image *img)

@@ -5,7 +5,8 @@
  * Owns an image's jobs: a job reads the compressed data of one cluster,
  * decompresses it in a work item, serves everybody who has come to wait for
  * it, and leaves the cluster in the cache (dcache.c).  While it runs nobody
- * begins another one for the same cluster.
+ * begins another one for the same cluster, except after a job that was content
+ * with a part of it (job_extent()).
  *
  * The number of jobs limits the memory that is in use; who finds none free
  * waits in the backlog.  Job 0 has its memory from the start, so that reads
@@ -33,33 +34,18 @@
 #include "image.h"
 #include "io.h"
 #include "target.h"
+#include "waiters.h"
 
 #define JOBS_MAX	32
 #define JOBS_BYTES	(32U << 20)
 #define GFP_TRY		(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
-
-/* Who waits: bios, with the key in qcow_io.host and the start in .nr. */
-struct waiters {
-	struct bio_list bios;
-	struct list_head sleepers;
-};
-
-/* Somebody in qcow_decomp_read(). */
-struct sleeper {
-	struct list_head node;
-	u64 key;
-	void *buf;
-	u32 in;
-	u32 len;
-	int error;
-	struct completion done;
-};
 
 /**
  * struct job - one cluster being decompressed
  * @node: decomp.free or .busy
  * @d: whose
  * @key: which cluster, while it is busy
+ * @first: nobody has asked for it lately
  * @waiters: who wants it, under decomp.lock
  * @codec: its workspace
  * @buf: holds the compressed data
@@ -75,7 +61,8 @@ struct job {
 	struct list_head node;
 	struct qcow_decomp *d;
 	u64 key;
-	struct waiters waiters;
+	bool first;
+	struct qcow_waiters waiters;
 	struct qcow_codec *codec;
 	void *buf;
 	u32 start;
@@ -112,79 +99,13 @@ struct qcow_decomp {
 	spinlock_t lock;
 	struct list_head free;
 	struct list_head busy;
-	struct waiters backlog;
+	struct qcow_waiters backlog;
 	unsigned int running;
 	wait_queue_head_t quiet;
 };
 
 static struct workqueue_struct *decomp_wq;
 static struct shrinker *decomp_shrinker;
-
-static void waiters_init(struct waiters *w)
-{
-	bio_list_init(&w->bios);
-	INIT_LIST_HEAD(&w->sleepers);
-}
-
-/* Exactly one of the two is not NULL. */
-static void waiters_add(struct waiters *w, struct bio *bio, struct sleeper *s)
-{
-	if (bio)
-		bio_list_add(&w->bios, bio);
-	else
-		list_add_tail(&s->node, &w->sleepers);
-}
-
-/* In front of those who wait there already. */
-static void waiters_move(struct waiters *from, struct waiters *to)
-{
-	bio_list_merge_head(&to->bios, &from->bios);
-	bio_list_init(&from->bios);
-	list_splice_init(&from->sleepers, &to->sleepers);
-}
-
-static void bio_fill(struct bio *bio, const void *data)
-{
-	struct bvec_iter iter;
-	struct bio_vec bv;
-
-	bio_for_each_segment(bv, bio, iter) {
-		memcpy_to_bvec(&bv, data);
-		data += bv.bv_len;
-	}
-	qcow_stat_inc(qcow_io(bio)->t->dev->stats, read_compressed);
-}
-
-/* Gives all of them their part of the cluster, or the error. */
-static void waiters_fill(struct waiters *w, const void *data, int error)
-{
-	struct sleeper *s;
-	struct bio *bio;
-
-	bio_list_for_each(bio, &w->bios) {
-		if (!error)
-			bio_fill(bio, data + qcow_io(bio)->nr);
-		else
-			bio->bi_status = errno_to_blk_status(error);
-	}
-	list_for_each_entry(s, &w->sleepers, node) {
-		if (!error)
-			memcpy(s->buf, data + s->in, s->len);
-		s->error = error;
-	}
-}
-
-/* Afterwards nobody may hold the image any more. */
-static void waiters_end(struct waiters *w)
-{
-	struct sleeper *s, *next;
-	struct bio *bio;
-
-	while ((bio = bio_list_pop(&w->bios)))
-		bio_endio(bio);
-	list_for_each_entry_safe(s, next, &w->sleepers, node)
-		complete(&s->done);
-}
 
 /*
  * Setting up
@@ -224,7 +145,7 @@ static int jobs_make(struct qcow_decomp *d)
 	}
 	for (i = 0; i < d->nr_jobs; i++) {
 		d->jobs[i].d = d;
-		waiters_init(&d->jobs[i].waiters);
+		qcow_waiters_init(&d->jobs[i].waiters);
 		INIT_WORK(&d->jobs[i].work, job_work);
 		list_add_tail(&d->jobs[i].node, &d->free);
 	}
@@ -276,6 +197,7 @@ static struct job *job_take(struct qcow_decomp *d, u64 key)
 	if (job) {
 		list_move_tail(&job->node, &d->busy);
 		job->key = key;
+		job->first = !qcow_dcache_seen(d->img, key);
 		d->running++;
 	}
 	return job;
@@ -345,12 +267,13 @@ static struct job *job_hand_over(struct job *job)
 	if (list_first_entry_or_null(&d->free, struct job, node) == to) {
 		list_move_tail(&to->node, &d->busy);
 		to->key = job->key;
+		to->first = job->first;
 		to->start = job->start;
 		to->len = job->len;
-		waiters_move(&job->waiters, &to->waiters);
+		qcow_waiters_move(&job->waiters, &to->waiters);
 		d->running++;
 	} else {
-		waiters_move(&job->waiters, &d->backlog);
+		qcow_waiters_move(&job->waiters, &d->backlog);
 		to = NULL;
 	}
 	list_del(&job->node);
@@ -445,10 +368,10 @@ static void job_start(struct job *job)
 
 /* Serves one of the two, or makes it wait for a job; may begin that. */
 static void decomp_request(struct qcow_decomp *d, u64 key, struct bio *bio,
-			   struct sleeper *s)
+			   struct qcow_sleeper *s)
 {
 	struct qcow_dc *dc = NULL;
-	struct waiters w;
+	struct qcow_waiters w;
 	struct job *job;
 	bool start = false;
 
@@ -462,22 +385,22 @@ static void decomp_request(struct qcow_decomp *d, u64 key, struct bio *bio,
 		start = job;
 	}
 	if (!dc)
-		waiters_add(job ? &job->waiters : &d->backlog, bio, s);
+		qcow_waiters_add(job ? &job->waiters : &d->backlog, bio, s);
 	spin_unlock(&d->lock);
 	if (start)
 		job_start(job);
 	if (!dc)
 		return;
-	waiters_init(&w);
-	waiters_add(&w, bio, s);
-	waiters_fill(&w, dc->data, 0);
+	qcow_waiters_init(&w);
+	qcow_waiters_add(&w, bio, s);
+	qcow_waiters_fill(&w, dc->data, 0);
 	qcow_dcache_put(dc);
-	waiters_end(&w);
+	qcow_waiters_end(&w);
 }
 
 /* Takes the next from the backlog, if a job is free; false: none. */
 static bool backlog_pop(struct qcow_decomp *d, struct bio **bio,
-			struct sleeper **s)
+			struct qcow_sleeper **s)
 {
 	*bio = NULL;
 	*s = NULL;
@@ -486,7 +409,7 @@ static bool backlog_pop(struct qcow_decomp *d, struct bio **bio,
 		*bio = bio_list_pop(&d->backlog.bios);
 		if (!*bio)
 			*s = list_first_entry_or_null(&d->backlog.sleepers,
-						      struct sleeper, node);
+						      struct qcow_sleeper, node);
 		if (*s)
 			list_del(&(*s)->node);
 	}
@@ -497,7 +420,7 @@ static bool backlog_pop(struct qcow_decomp *d, struct bio **bio,
 /* A job has become free: the backlog goes on, until it waits again. */
 static void decomp_kick(struct qcow_decomp *d)
 {
-	struct sleeper *s;
+	struct qcow_sleeper *s;
 	struct bio *bio;
 
 	while (backlog_pop(d, &bio, &s)) {
@@ -506,7 +429,33 @@ static void decomp_kick(struct qcow_decomp *d)
 	}
 }
 
-static int job_decode(struct job *job)
+/*
+ * How much of the cluster to decompress.  The first look into the middle of
+ * one may well stay the only one, and half of the work is enough then.  Others
+ * would need the rest: nobody can join any more.  (A zstd block is as large as
+ * most clusters, so nothing would be saved.)
+ */
+static u32 job_extent(struct job *job)
+{
+	struct qcow_decomp *d = job->d;
+	u32 cs = d->img->cluster_size, end = 0;
+	struct bio *bio;
+
+	if (d->zstd || !job->first)
+		return cs;
+	spin_lock(&d->lock);
+	bio = qcow_waiters_only_bio(&job->waiters);
+	if (bio && qcow_io(bio)->nr)
+		end = qcow_io(bio)->nr + bio->bi_iter.bi_size;
+	if (end > cs - cs / 4)
+		end = 0;
+	if (end)
+		list_del_init(&job->node);
+	spin_unlock(&d->lock);
+	return end ?: cs;
+}
+
+static int job_decode(struct job *job, u32 extent)
 {
 	struct qcow_image *img = job->d->img;
 	void *out = job->dc ? job->dc->data : job->out;
@@ -514,7 +463,7 @@ static int job_decode(struct job *job)
 
 	if (!r)
 		r = qcow_codec_decode(job->codec, job->buf + job->start,
-				      job->len, out, img->cluster_size);
+				      job->len, out, extent);
 	if (r)
 		pr_err_ratelimited("%pg: the compressed cluster at byte %llu %s\n",
 				   img->bdev,
@@ -529,24 +478,25 @@ static void job_work(struct work_struct *work)
 {
 	struct job *job = container_of(work, struct job, work);
 	struct qcow_decomp *d = job->d;
-	struct waiters w;
+	struct qcow_waiters w;
 	struct bio *bio;
-	int r = job_decode(job);
+	u32 extent = job_extent(job);
+	int r = job_decode(job, extent);
 
-	if (!r && job->dc)
+	if (!r && job->dc && extent == d->img->cluster_size)
 		qcow_dcache_add(job->dc);
-	waiters_init(&w);
+	qcow_waiters_init(&w);
 	spin_lock(&d->lock);
-	waiters_move(&job->waiters, &w);
+	qcow_waiters_move(&job->waiters, &w);
 	list_del(&job->node);
 	spin_unlock(&d->lock);
 
 	bio = bio_list_peek(&w.bios);
 	if (bio && !r)
 		qcow_stat_inc(qcow_io(bio)->t->dev->stats, decompressed);
-	waiters_fill(&w, job->dc ? job->dc->data : job->out, r);
+	qcow_waiters_fill(&w, job->dc ? job->dc->data : job->out, r);
 	job_release(job);
-	waiters_end(&w);
+	qcow_waiters_end(&w);
 	decomp_kick(d);
 	decomp_leave(d);
 }
@@ -566,7 +516,7 @@ bool qcow_decomp_hit(struct qcow_image *img, u64 entry, u32 in,
 		return false;
 	fits = (u64)in + bio->bi_iter.bi_size <= c->size;
 	if (likely(fits))
-		bio_fill(bio, c->data + in);
+		qcow_bio_fill(bio, c->data + in);
 	qcow_dcache_put_atomic(c);
 	return fits;
 }
@@ -590,7 +540,7 @@ void qcow_decomp_bio(struct qcow_image *img, u64 entry, u32 in,
 int qcow_decomp_read(struct qcow_image *img, u64 entry, u32 in, void *buf,
 		     u32 len)
 {
-	struct sleeper s = {
+	struct qcow_sleeper s = {
 		.key = qcow_dcache_key(entry),
 		.buf = buf,
 		.in = in,
@@ -623,7 +573,7 @@ int qcow_decomp_cache_init(struct qcow_image *img)
 	spin_lock_init(&d->lock);
 	INIT_LIST_HEAD(&d->free);
 	INIT_LIST_HEAD(&d->busy);
-	waiters_init(&d->backlog);
+	qcow_waiters_init(&d->backlog);
 	init_waitqueue_head(&d->quiet);
 	return 0;
 }

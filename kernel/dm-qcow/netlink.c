@@ -263,27 +263,21 @@ static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 	struct qcow_claims *c = &img->claims;
 	const struct dm_qcow_run *runs;
 	unsigned int n;
-	bool anew, drop;
-	u32 what;
+	bool anew;
 	int r;
 
-	what = flags ? nla_get_u32(flags) : 0;
-	anew = what == DM_QCOW_CLAIM_ANEW;
-	drop = what == DM_QCOW_CLAIM_DROP;
-	if (what && !anew && !drop)
+	if (flags && nla_get_u32(flags) & ~DM_QCOW_CLAIM_ANEW)
 		return -EINVAL;
+	anew = flags && nla_get_u32(flags);
 	if (anew && test_bit(QCOW_DEV_ACTIVE, &dev->flags))
 		return -EBUSY;
 	r = get_runs(dev, info, qcow_image_bytes(img), &runs, &n);
 	if (r)
 		return r;
 	mutex_lock(&c->lock);
-	r = 0;
 	if (anew)
 		r = claims_anew(dev, img);
-	if (!r && drop)
-		unclaim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
-	else if (!r)
+	if (!r)
 		r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
 	mutex_unlock(&c->lock);
 	return r;

@@ -120,7 +120,7 @@ features() {
 	field "" incompatible_features '1 << 5'
 	field "" incompatible_features '1 << 63'
 	field "compression" incompatible_features '1 << 3'
-	field "data file" incompatible_features '1 << 2'
+	field "data-file" incompatible_features '1 << 2'
 	qemu-img create -q -f qcow2 -o cluster_size=4K "$image" 64M
 	set_field "$image" incompatible_features '1 << 4'
 	refused "extended L2 entries of small clusters" "extended L2" "$image"

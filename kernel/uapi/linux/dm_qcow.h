@@ -84,10 +84,8 @@
  *
  * DM_QCOW_CMD_CLAIM
  *     DM_QCOW_A_RUNS: binary, struct dm_qcow_run[]
- *     DM_QCOW_A_FLAGS: u32, one of
- *                      DM_QCOW_CLAIM_ANEW: forget what was claimed before
- *                      (EBUSY unless suspended),
- *                      DM_QCOW_CLAIM_DROP: they do so no longer
+ *     DM_QCOW_A_FLAGS: u32, DM_QCOW_CLAIM_ANEW: forget what was claimed
+ *                      before (EBUSY unless suspended)
  *   Says that these clusters hold metadata of the daemon's.  Before the first
  *   writable resume: all of them; later: before a new one is written; after a
  *   HANDOVER in which the daemon moved metadata: all of them, anew.
@@ -109,8 +107,7 @@
  *       DM_QCOW_MAX_RUNS; repeat until it is empty
  *   The runs leave the kernel: whoever takes them owns them.  Freed runs are
  *   a multiset: each is exactly one reference to drop.  A freed L2 table
- *   (METADATA) is claimed for the daemon, since snapshots may have it; one
- *   that nobody has is to be DROPped before it is granted.
+ *   (METADATA) stays claimed, for the daemon, since snapshots may have it.
  *
  * DM_QCOW_CMD_COMMIT
  *     DM_QCOW_A_COOKIE: u64, larger than the last one
@@ -226,7 +223,6 @@ enum dm_qcow_mode {
 #define DM_QCOW_EV_GONE		(1U << 6)	/* the device was removed */
 
 #define DM_QCOW_CLAIM_ANEW	(1U << 0)
-#define DM_QCOW_CLAIM_DROP	(1U << 1)
 
 #define DM_QCOW_GRANT_HOST_FULL	(1U << 0)
 

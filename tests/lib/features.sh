@@ -17,9 +17,9 @@ features_on="
 	extl2		extended L2 entries
 	datafile	external data files
 	snapshots	internal snapshots
+	luks		encryption
 "
 features_off="
-	luks		encryption
 "
 
 # has_feature NAME

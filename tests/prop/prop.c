@@ -84,7 +84,7 @@ static uint32_t pick_count(struct prop *p, enum op_type type)
 		n = rnd_percent(&p->rnd, 90) ? n * 8 : sectors(p) / 4;
 	if (op_has_data(type) && n > 512)
 		n = 512;
-	return n;
+	return n ? n : 1;
 }
 
 static uint32_t pick_sector(struct prop *p, uint32_t count)

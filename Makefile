@@ -83,7 +83,7 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror \
 ALL_LDFLAGS = -pthread $(SANFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
 
 # A second level of make runs under a lock: two makes in one tree take turns.
-user unit-build fuzz-build:
+user unit-build fuzz-build prop-build:
 	@mkdir -p $(U)
 	+@flock $(U) $(MAKE) --no-print-directory build-$@
 
@@ -131,6 +131,13 @@ $(U)/unit/%: tests/unit/%.c $(if $(libsrc),$(U)/libblkctl.a) Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $(ALL_LDFLAGS) \
 		-o $@ $< $(filter %.a,$^) $(PKG_LIBS) $(TEST_LIBS)
+
+# The property test's program runs in guests.
+propsrc := $(wildcard tests/prop/*.c)
+build-prop-build: $(U)/prop/prop
+$(U)/prop/prop: $(call objects,$(propsrc))
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring
 
 # Build these with CC=clang SAN=1: the library they call is instrumented too.
 build-fuzz-build: $(fuzzers)
@@ -217,12 +224,13 @@ clean:
 	rm -rf build
 
 .PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
-	build-user build-unit-build build-fuzz-build install install-module \
+	prop-build build-user build-unit-build build-fuzz-build \
+	build-prop-build install install-module \
 	install-user dkms dkms-source check lint demo bench clean
 
 # V=1 shows the commands, make -s nothing, otherwise one short line each.
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
 say = $(if $(V),,@$(if $(silent),,printf '  %-4s %s\n' $(1) $@;))
 
--include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c))
+-include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c) $(propsrc))
 -include $(addsuffix .d,$(units) $(fuzzers))

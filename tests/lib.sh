@@ -35,6 +35,7 @@ set -u
 TESTS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 NAME=$(basename "$0" .sh)
 SOCKET=/run/blkctld.sock
+PROP=/usr/lib/dm-qcow/prop	# tests/prop/prop.c: random operations
 VM_SLOW=${VM_SLOW:-1}
 
 # --- cleanup ------------------------------------------------------------------
@@ -101,12 +102,13 @@ done_testing() {
 	exit
 }
 
+t_depth=0
+
 # t NAME COMMAND...: ok if the command succeeds; its output only if not
 t() {
-	local name=$1 out rc
+	local name=$1 out=/run/$NAME.$$.$((t_depth++)) rc
 	shift
 	# Not in $(...): the command may set variables, or start a daemon.
-	out=$(mktemp)
 	"$@" >"$out" 2>&1
 	rc=$?
 	if [ $rc = 0 ]; then
@@ -116,7 +118,7 @@ t() {
 		note "$* : exit code $rc"
 		tail -n 40 "$out" | note
 	fi
-	rm -f "$out"
+	t_depth=$((t_depth - 1))
 	return $rc
 }
 
@@ -282,6 +284,6 @@ requires $(sed -n 's/^# requires: *//p' "$0")
 dir=$VM_SCRATCH/$NAME
 rm -rf "$dir"
 mkdir -p "$dir"
-defer rm -rf "$dir"
+defer rm -rf "$dir" "/run/$NAME.$$."*
 cd "$dir" || exit 1
 defer cd /

@@ -8,7 +8,8 @@ usage() {
 	cat <<'USAGE'
 usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
 
-  --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device (all)
+  --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device,
+                 prop (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
                  when first used
   --filter RE    only tests whose name matches, for example device/main
@@ -33,11 +34,11 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device)
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device prop)
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
 for g in "${groups[@]}"; do
 	case $g in
-	lint | build | sparse | dkms | unit | daemon | fuzz | device) ;;
+	lint | build | sparse | dkms | unit | daemon | fuzz | device | prop) ;;
 	*) usage; exit 2 ;;
 	esac
 done
@@ -258,8 +259,8 @@ header() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
 # tests_for KERNEL: the scripts for it, each after its guest's options and a tab
 tests_for() {
 	local f only
-	for f in tests/device/*.sh; do
-		[ -e "$f" ] && wanted "device/$(basename "$f" .sh)@$1" || continue
+	for f in "tests/$suite"/*.sh; do
+		[ -e "$f" ] && wanted "$suite/$(basename "$f" .sh)@$1" || continue
 		only=$(header "$f" kernels)
 		[ -z "$only" ] || [[ " $only " == *" $1 "* ]] || continue
 		printf '%s\t%s\n' "$(header "$f" vm)" "$f"
@@ -269,12 +270,12 @@ tests_for() {
 # take_results KERNEL SHARE: reports the tests that have ended
 take_results() {
 	local f name
-	mkdir -p "$out/device"
+	mkdir -p "$out/$suite"
 	for f in "$2"/results/*.done; do
 		[ -e "$f" ] || continue
 		name=$(basename "$f" .done)
-		mv "${f%.done}.ktap" "$out/device/$name@$1.ktap"
-		report "device/$name@$1" "$(cat "$f")"
+		mv "${f%.done}.ktap" "$out/$suite/$name@$1.ktap"
+		report "$suite/$name@$1" "$(cat "$f")"
 		rm "$f"
 	done
 }
@@ -297,12 +298,14 @@ boot_guest() {
 	local kernel=$1 n=$2 opts=$3 try rc left share f
 	shift 3
 	for try in 1 2 3 4 5; do
-		share=$out/guest-$kernel-$n.$try
+		share=$out/$suite-$kernel-$n.$try
 		mkdir -p "$share"
 		# Every line says that one more test has ended.
 		# shellcheck disable=SC2086
 		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
-			--log "$share/kernel.log" $opts \
+			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
+			--env "PROP_SEED=${PROP_SEED-}" \
+			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
 		rc=${PIPESTATUS[0]}
@@ -310,11 +313,11 @@ boot_guest() {
 		take_victims "$kernel" "$share"
 		left=()
 		for f in "$@"; do
-			[ -e "$out/device/$(basename "$f" .sh)@$kernel.ktap" ] ||
+			[ -e "$out/$suite/$(basename "$f" .sh)@$kernel.ktap" ] ||
 				left+=("$f")
 		done
 		[ "$rc" = 0 ] || guest_failed "$share" "$@" >/dev/null ||
-			check "device/guest-$n.$try@$kernel" guest_failed "$share" "$@"
+			check "$suite/guest-$n.$try@$kernel" guest_failed "$share" "$@"
 		[ ${#left[@]} -gt 0 ] && [ ${#left[@]} -lt $# ] || return
 		set -- "${left[@]}"
 	done
@@ -325,7 +328,7 @@ guest_failed() {
 	local share=$1 f
 	shift
 	for f in "$@"; do
-		grep -qs '^not ok' "$out/device/$(basename "$f" .sh)"@*.ktap && return 0
+		grep -qs '^not ok' "$out/$suite/$(basename "$f" .sh)"@*.ktap && return 0
 	done
 	cat "$share/output"
 	return 1
@@ -341,15 +344,21 @@ run_kernel() {
 	done < <(tests_for "$kernel" | cut -f1 | sort -u)
 }
 
-group_device() {
-	local k
+in_guests() {
+	local suite=$1 k
 	[ -n "$(for k in "${kernels[@]}"; do tests_for "$k"; done)" ] || return 0
 	# Guests have no network: what tests need is made here.
-	[ ! -x tests/lib/rootfs.sh ] || tests/lib/rootfs.sh >/dev/null
+	[ "$suite" != device ] ||
+		{ tests/lib/rootfs.sh && tests/lib/make-images; } >/dev/null
 	for k in "${kernels[@]}"; do
 		spawn run_kernel "$k"
 	done
 }
+
+group_device() { in_guests device; }
+
+# Random rounds: as many as PROP_SECONDS allow, from PROP_SEED on.
+group_prop() { in_guests prop; }
 
 # --- all of it --------------------------------------------------------------------
 
@@ -360,7 +369,7 @@ run_groups() {
 	for g in "${groups[@]}"; do
 		"group_$g"
 		# Checks and builds may overlap; what they build is used later.
-		case $g in build | unit | daemon | fuzz | device) barrier ;; esac
+		case $g in build | unit | daemon | fuzz | device | prop) barrier ;; esac
 	done
 	barrier
 }

@@ -12,12 +12,14 @@
 #include "claim.h"
 
 #define PAGE_BITS	(PAGE_SIZE * 8)
+#define PAGES_MAX	(256U << (20 - PAGE_SHIFT))	/* 256 MiB */
 
 void qcow_claims_init(struct qcow_claims *c)
 {
 	int i;
 
 	mutex_init(&c->lock);
+	c->nr_pages = 0;
 	for (i = 0; i < QCOW_CLAIM_KINDS; i++)
 		xa_init(&c->pages[i]);
 }
@@ -27,8 +29,10 @@ void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
 	unsigned long index;
 	void *page;
 
-	xa_for_each(&c->pages[kind], index, page)
+	xa_for_each(&c->pages[kind], index, page) {
 		kfree(page);
+		c->nr_pages--;
+	}
 	xa_destroy(&c->pages[kind]);
 }
 
@@ -58,6 +62,8 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 	lockdep_assert_held(&c->lock);
 	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
 	if (!page) {
+		if (c->nr_pages == PAGES_MAX)
+			return -EFBIG;
 		page = kzalloc(PAGE_SIZE, GFP_NOIO);
 		if (!page)
 			return -ENOMEM;
@@ -67,6 +73,7 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 			kfree(page);
 			return r;
 		}
+		c->nr_pages++;
 	}
 	return __test_and_set_bit(nr % PAGE_BITS, page);
 }

@@ -18,9 +18,13 @@ enum qcow_claim {
 	QCOW_CLAIM_KINDS
 };
 
-/* @lock guards @pages and is the outermost lock but for image.lock. */
+/*
+ * @lock guards @pages and is the outermost lock but for image.lock.  @nr_pages
+ * is bounded: an image from an enemy may name clusters all over a sparse file.
+ */
 struct qcow_claims {
 	struct mutex lock;
+	unsigned int nr_pages;
 	struct xarray pages[QCOW_CLAIM_KINDS];
 };
 
@@ -30,7 +34,7 @@ void qcow_claims_exit(struct qcow_claims *c);
 
 /* All of these: the caller holds @lock. */
 bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr);
-/* 1 if it was set, 0 if it is now, -ENOMEM */
+/* 1 if it was set, 0 if it is now, -ENOMEM, -EFBIG: too many pages */
 int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr);
 void qcow_claim_clear(struct qcow_claims *c, enum qcow_claim kind, u64 nr);
 
@@ -43,7 +47,7 @@ static inline bool qcow_claim_is_metadata(struct qcow_claims *c, u64 nr)
 
 /**
  * qcow_claim_range - claim clusters [first, first + nr), all or none
- * Return: 0; -EUCLEAN: one of them is claimed already; -ENOMEM.
+ * Return: 0; -EUCLEAN: one of them is claimed already; -ENOMEM, -EFBIG.
  */
 int qcow_claim_range(struct qcow_claims *c, enum qcow_claim kind, u64 first,
 		     u64 nr);

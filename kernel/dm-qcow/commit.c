@@ -45,6 +45,7 @@
  * @ticket: of the newest request that it answers
  * @nr_copied: slices on @copied
  * @nr_tables: new L2 tables
+ * @flushed: the data was flushed
  */
 struct commit_run {
 	struct qcow_device *dev;
@@ -55,6 +56,7 @@ struct commit_run {
 	u64 ticket;
 	unsigned int nr_copied;
 	unsigned int nr_tables;
+	bool flushed;
 };
 
 static void commit_work(struct work_struct *work);
@@ -143,6 +145,22 @@ void qcow_commit_bio(struct qcow_image *img, struct bio *bio)
 	queue_work(img->wq, &c->work);
 }
 
+bool qcow_freed_set(const struct qcow_image *img, struct qcow_freed *f, u64 e)
+{
+	if (img->external)
+		return false;
+	if (e & QCOW2_L2_COMPRESSED) {
+		f->offset = qcow2_compressed_offset(e, img->cluster_bits);
+		f->length = qcow2_compressed_length(e, img->cluster_bits);
+		f->flags = DM_QCOW_RUN_COMPRESSED | QCOW_FREED_SHARED;
+		return true;
+	}
+	f->offset = e & QCOW2_OFFSET_MASK;
+	f->length = img->cluster_size;
+	f->flags = e & QCOW2_ENTRY_COPIED ? 0 : QCOW_FREED_SHARED;
+	return f->offset;
+}
+
 void qcow_commit_freed(struct qcow_image *img, struct qcow_freed *f)
 {
 	struct qcow_commit *c = &img->commit;
@@ -151,6 +169,9 @@ void qcow_commit_freed(struct qcow_image *img, struct qcow_freed *f)
 	spin_lock_irqsave(&c->lock, flags);
 	list_add_tail(&f->node, &c->freed);
 	spin_unlock_irqrestore(&c->lock, flags);
+	/* its slice may be on its way to the disk without it */
+	queue_delayed_work(img->wq, &c->timer,
+			   READ_ONCE(img->owner->commit_interval));
 }
 
 u64 qcow_commit_start(struct qcow_image *img, bool barrier)
@@ -182,7 +203,7 @@ void qcow_commit_quiesce(struct qcow_image *img)
 }
 
 int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
-			  bool zeroed)
+			  enum qcow_table_content content)
 {
 	struct qcow_table *t = kmalloc(sizeof(*t), GFP_NOIO);
 	struct qcow_l1 *tab;
@@ -192,7 +213,9 @@ int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
 		return -ENOMEM;
 	t->l1 = l1;
 	t->entry = host | QCOW2_ENTRY_COPIED;
-	t->zeroed = zeroed;
+	t->old = qcow_l1_entry(img, (u64)l1 << img->l2_span_bits);
+	t->zeroed = content == QCOW_TABLE_ZEROES;
+	t->copied = content == QCOW_TABLE_COPY;
 	t->frozen = false;
 	atomic_inc(&img->commit.unclean);
 	r = xa_err(xa_store(&img->commit.tables, l1, t, GFP_NOIO));
@@ -209,9 +232,17 @@ int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
 	return 0;
 }
 
-bool qcow_commit_table_is_new(struct qcow_image *img, u32 l1)
+bool qcow_commit_table_is_fresh(struct qcow_image *img, u32 l1)
 {
-	return xa_load(&img->commit.tables, l1);
+	struct qcow_table *t;
+	bool fresh;
+
+	/* a commit may remove it at any time */
+	rcu_read_lock();
+	t = xa_load(&img->commit.tables, l1);
+	fresh = t && !t->copied;
+	rcu_read_unlock();
+	return fresh;
 }
 
 /* Copies one slice of the frozen list into a bounce page. */
@@ -219,7 +250,7 @@ static void freeze_slice(struct qcow_image *img, struct qcow_slice *s,
 			 struct page *page, bool *data_flush)
 {
 	__be64 *to = page_address(page);
-	u32 k;
+	u32 k, step = 1 << img->ext;
 
 	spin_lock_irq(&s->lock);
 	if (s->state & QCOW_SLICE_DATA_FLUSH)
@@ -228,8 +259,11 @@ static void freeze_slice(struct qcow_image *img, struct qcow_slice *s,
 	WRITE_ONCE(s->state, (s->state & ~(QCOW_SLICE_DIRTY |
 					   QCOW_SLICE_DATA_FLUSH)) |
 		   QCOW_SLICE_COMMIT);
-	for (k = 0; k < qcow_slice_entries(img); k++)
+	for (k = 0; k < qcow_slice_words(img); k += step) {
 		to[k] = cpu_to_be64(qcow_entry_settled(s->ent[k]));
+		if (img->ext)
+			to[k + 1] = cpu_to_be64(s->ent[k + 1]);
+	}
 	spin_unlock_irq(&s->lock);
 	atomic_dec(&img->commit.nr_dirty);
 }
@@ -267,8 +301,10 @@ static int commit_batch(struct qcow_image *img, struct commit_run *run)
 		freeze_slice(img, s, bounce[n++], &data_flush);
 	}
 	run->nr_copied += n;
-	if (data_flush)
-		r = blkdev_issue_flush(img->bdev);
+	if (data_flush) {
+		r = blkdev_issue_flush(img->data);
+		run->flushed = true;
+	}
 	if (!r) {
 		n = 0;
 		qcow_metaio_begin(&io, img->bdev, &img->bios);
@@ -293,8 +329,8 @@ static int tables_freeze(struct qcow_image *img, struct commit_run *run)
 	xa_for_each(&img->commit.tables, index, t) {
 		t->frozen = true;
 		run->nr_tables++;
-		for (off = 0; !t->zeroed && off < img->cluster_size;
-		     off += img->slice_bytes)
+		for (off = 0; !t->zeroed && !t->copied &&
+		     off < img->cluster_size; off += img->slice_bytes)
 			qcow_metaio_write(&io, (t->entry & QCOW2_OFFSET_MASK) +
 					  off, ZERO_PAGE(0), img->slice_bytes);
 	}
@@ -303,7 +339,7 @@ static int tables_freeze(struct qcow_image *img, struct commit_run *run)
 
 /*
  * One unit of the L1 table (as large as a slice) as it shall be on disk:
- * entries of tables that are not part of this commit are still 0.
+ * entries of tables that are not part of this commit are as they were.
  */
 static void l1_copy(struct qcow_image *img, const struct qcow_l1 *l1,
 		    u32 first, __be64 *to)
@@ -311,14 +347,14 @@ static void l1_copy(struct qcow_image *img, const struct qcow_l1 *l1,
 	struct qcow_table *t;
 	u32 i;
 
-	for (i = 0; i < qcow_slice_entries(img); i++) {
+	for (i = 0; i < qcow_slice_words(img); i++) {
 		u64 e = first + i < l1->nr ?
 			smp_load_acquire(&l1->entry[first + i]) : 0;
 
 		if (e) {
 			t = xa_load(&img->commit.tables, first + i);
 			if (t && !t->frozen)
-				e = 0;
+				e = t->old;
 		}
 		to[i] = cpu_to_be64(e);
 	}
@@ -328,7 +364,7 @@ static int l1_write(struct qcow_image *img)
 {
 	/* only a resume replaces it, and no commit runs then */
 	struct qcow_l1 *l1 = rcu_dereference_protected(img->l1, true);
-	u32 mask = qcow_slice_entries(img) - 1;
+	u32 mask = qcow_slice_words(img) - 1;
 	u64 last = U64_MAX;
 	struct qcow_metaio io;
 	struct qcow_table *t;
@@ -366,7 +402,7 @@ static void tables_done(struct qcow_image *img)
 		if (!t->frozen)
 			continue;
 		xa_erase(&c->tables, index);
-		kfree(t);
+		kfree_rcu(t, rcu);
 		atomic_dec(&c->unclean);
 	}
 }
@@ -389,6 +425,7 @@ static void commit_take(struct qcow_image *img, struct commit_run *run)
 	INIT_LIST_HEAD(&run->freed);
 	run->nr_copied = 0;
 	run->nr_tables = 0;
+	run->flushed = false;
 	spin_lock_irq(&c->lock);
 	/* freed clusters before slices: each one's slice is dirty by then */
 	list_splice_init(&c->freed, &run->freed);
@@ -404,6 +441,9 @@ static int commit_write(struct qcow_image *img, struct commit_run *run)
 
 	while (!r && !list_empty(&run->dirty))
 		r = commit_batch(img, run);
+	/* for those who wait; where there is one device, the next one does it */
+	if (!r && img->data != img->bdev && !run->flushed)
+		r = blkdev_issue_flush(img->data);
 	if (!r)
 		r = blkdev_issue_flush(img->bdev);
 	if (!r && run->nr_tables)
@@ -461,8 +501,8 @@ static void commit_work(struct work_struct *work)
 	if (WARN_ON_ONCE(!run.dev))
 		return;
 	commit_take(img, &run);
-	if (list_empty(&run.dirty) && bio_list_empty(&run.waiters) &&
-	    xa_empty(&img->commit.tables))
+	if (list_empty(&run.dirty) && list_empty(&run.freed) &&
+	    bio_list_empty(&run.waiters) && xa_empty(&img->commit.tables))
 		r = 0;
 	else if (READ_ONCE(run.dev->mode) >= DM_QCOW_MODE_READ_ONLY)
 		r = -EIO;

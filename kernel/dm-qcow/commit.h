@@ -22,23 +22,34 @@ struct qcow_slice;
  * struct qcow_table - an L2 table that no L1 entry on disk names yet
  * @l1: its index in the L1 table
  * @entry: the L1 entry it will get
+ * @old: the one that is on disk until then
  * @zeroed: its cluster reads as zeroes on the device
+ * @copied: its cluster has the content of the table that it replaces
  * @frozen: part of the commit that runs
  */
 struct qcow_table {
+	struct rcu_head rcu;
 	u32 l1;
 	u64 entry;
+	u64 old;
 	bool zeroed;
+	bool copied;
 	bool frozen;
 };
+
+/* In qcow_freed.flags: others may use it too, so it was never claimed. */
+#define QCOW_FREED_SHARED	(1U << 31)
 
 /* An old cluster that a write has replaced: freed when that is durable. */
 struct qcow_freed {
 	struct list_head node;
 	u64 offset;
 	u64 length;
-	u32 flags;		/* DM_QCOW_RUN_* */
+	u32 flags;		/* DM_QCOW_RUN_*, QCOW_FREED_SHARED */
 };
+
+/* Fills in what an entry owned.  False: nothing. */
+bool qcow_freed_set(const struct qcow_image *img, struct qcow_freed *f, u64 e);
 
 /**
  * struct qcow_commit - the commit state of a writable image
@@ -101,14 +112,21 @@ bool qcow_commit_is_done(struct qcow_image *img, u64 ticket);
  */
 void qcow_commit_quiesce(struct qcow_image *img);
 
+/* What the cluster of a new L2 table has on the device. */
+enum qcow_table_content {
+	QCOW_TABLE_JUNK,
+	QCOW_TABLE_ZEROES,
+	QCOW_TABLE_COPY,	/* of the table that it replaces */
+};
+
 /**
  * qcow_commit_new_table - an L2 table was given a cluster (by a worker)
  * The L1 entry is published in memory; the commit writes table, then entry.
  * Return: 0 or -ENOMEM.
  */
 int qcow_commit_new_table(struct qcow_image *img, u32 l1, u64 host,
-			  bool zeroed);
-/* Is the table of this L1 entry not on disk yet? */
-bool qcow_commit_table_is_new(struct qcow_image *img, u32 l1);
+			  enum qcow_table_content content);
+/* Has the table of this L1 entry no content on disk yet? */
+bool qcow_commit_table_is_fresh(struct qcow_image *img, u32 l1);
 
 #endif

@@ -12,8 +12,11 @@
 
 #include <linux/blkdev.h>
 #include <linux/device-mapper.h>
+#include <linux/file.h>
 #include <linux/slab.h>
 
+#include "copy.h"
+#include "cow.h"
 #include "device.h"
 #include "netlink.h"
 #include "parking.h"
@@ -54,9 +57,16 @@ void qcow_device_event(struct qcow_device *dev, u32 events)
 static void device_free(struct qcow_device *dev)
 {
 	struct qcow_freed *f, *next;
+	struct file *file;
+	unsigned long i;
 
 	if (dev->wq)
 		destroy_workqueue(dev->wq);
+	qcow_copy_exit(dev);
+	mempool_exit(&dev->fills);
+	xa_for_each(&dev->files, i, file)
+		fput(file);
+	xa_destroy(&dev->files);
 	list_for_each_entry_safe(f, next, &dev->freed, node)
 		kfree(f);
 	qcow_grants_exit(&dev->grants);
@@ -85,7 +95,10 @@ static struct qcow_device *device_new(struct mapped_device *md)
 	dev->stats = alloc_percpu(struct dm_qcow_stats);
 	dev->wq = alloc_workqueue("dm-qcow-%u:%u", WQ_MEM_RECLAIM, 0,
 				  MAJOR(nr), MINOR(nr));
-	if (qcow_grants_init(&dev->grants) || !dev->stats || !dev->wq) {
+	xa_init(&dev->files);
+	if (qcow_grants_init(&dev->grants) || qcow_copy_init(dev) ||
+	    qcow_fill_pool_init(dev) ||
+	    !dev->stats || !dev->wq) {
 		device_free(dev);
 		return NULL;
 	}
@@ -325,13 +338,17 @@ static void freed_unclaim(struct qcow_device *dev, const struct qcow_freed *f)
 {
 	struct qcow_claims *c = &qcow_device_image(dev)->claims;
 
-	if (f->flags & DM_QCOW_RUN_COMPRESSED)
+	if (f->flags & QCOW_FREED_SHARED)
 		return;
 	mutex_lock(&c->lock);
 	qcow_unclaim_range(c, f->flags & DM_QCOW_RUN_METADATA ?
 			   QCOW_CLAIM_KERNEL : QCOW_CLAIM_DATA,
 			   f->offset >> dev->cluster_bits,
 			   f->length >> dev->cluster_bits);
+	/* a snapshot may have it: then it is the daemon's metadata */
+	if (f->flags & DM_QCOW_RUN_METADATA)
+		qcow_claim_set(c, QCOW_CLAIM_DAEMON,
+			       f->offset >> dev->cluster_bits);
 	mutex_unlock(&c->lock);
 }
 
@@ -356,7 +373,7 @@ unsigned int qcow_device_take_freed(struct qcow_device *dev,
 		freed_unclaim(dev, f);
 		runs[n].offset = f->offset;
 		runs[n].length = f->length;
-		runs[n].flags = f->flags;
+		runs[n].flags = f->flags & ~QCOW_FREED_SHARED;
 		runs[n].reserved = 0;
 		kfree(f);
 	}

@@ -8,9 +8,11 @@
 
 #include <linux/bio.h>
 #include <linux/kref.h>
+#include <linux/mempool.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include <linux/dm_qcow.h>
 
@@ -39,13 +41,15 @@ struct qcow_target;
  * @flags: QCOW_DEV_*
  * @commit_interval: jiffies
  * @no_space_timeout: jiffies
- * @lock: outermost; guards all up to @label; never held while waiting for I/O
+ * @lock: outermost; guards all up to @files; never held while waiting for I/O
  * @targets: tables of this device, the newest last (qcow_target.dev_node)
  * @live: the table that was resumed last, NULL if none or if it is gone
  * @session: number of the last session, 0: none ever
  * @portid: the socket that owns it, 0: it is closed
  * @seq: of the last grant
  * @cookie, @cookie_ticket: the last COMMIT command
+ * @files: open files whose locks protect the layers, by 2 * layer, and that
+ *         plus 1 for the layer's data file
  * @bio_lock: irq-safe; guards @deferred, @parked, @throttled
  * @deferred: bios for the worker
  * @parked: writes that wait for a grant
@@ -53,6 +57,8 @@ struct qcow_target;
  * @nr_held: bios that are ours between map and end_io, in whatever list
  * @freed: runs for the daemon, @nr_freed of them, under @freed_lock
  * @events: raised, not yet multicast; @pending: not yet fetched
+ * @copy_wq, @copy_buffers: the copier's (copy.c)
+ * @fills: a reserve for copy-on-write (cow.c)
  */
 struct qcow_device {
 	enum dm_qcow_mode mode;
@@ -80,6 +86,7 @@ struct qcow_device {
 	u64 cookie_done;
 	u64 cookie_ticket;
 	char label[DM_QCOW_LABEL_MAX];
+	struct xarray files;
 
 	spinlock_t bio_lock;
 	struct bio_list deferred;
@@ -99,6 +106,9 @@ struct qcow_device {
 	atomic_t pending;
 	struct work_struct event_work;
 	struct workqueue_struct *wq;
+	struct workqueue_struct *copy_wq;
+	mempool_t copy_buffers;
+	mempool_t fills;
 };
 
 /**

@@ -171,6 +171,8 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 {
 	struct qcow_grants *g = &dev->grants;
 	struct qcow_run *run, *next;
+	/* what decrypts zeroes shows something else */
+	bool zeroes = !qcow_device_image(dev)->h.crypt_method;
 	LIST_HEAD(lists0);
 	LIST_HEAD(lists1);
 	u64 total = 0;
@@ -183,7 +185,8 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 		run->host = runs[i].offset;
 		run->nr = runs[i].length >> dev->cluster_bits;
 		total += run->nr;
-		list_add_tail(&run->node, runs[i].flags & DM_QCOW_RUN_ZEROED ?
+		list_add_tail(&run->node, zeroes &&
+			      runs[i].flags & DM_QCOW_RUN_ZEROED ?
 			      &lists1 : &lists0);
 	}
 	spin_lock_irq(&g->lock);

@@ -6,17 +6,16 @@
  * judges the header, whose geometry never changes; a resume reads it again,
  * and the L1 table, when the daemon may have edited them.  Never writes.
  *
- * Locking: images_lock (mutex) guards the list, image.targets and image.owner;
+ * Locking: images_lock (mutex) guards the list, image.users and image.owner;
  * it nests outside image.lock, which is held while metadata is read.
  */
 #define pr_fmt(fmt) "dm-qcow: " fmt
 
-#include <linux/dm-kcopyd.h>
-#include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
+#include "decomp.h"
 #include "device.h"
 #include "image.h"
 #include "metaio.h"
@@ -62,44 +61,62 @@ void qcow_image_corrupt(struct qcow_image *img, u64 guest, const char *why)
 	}
 }
 
-struct feature_name {
-	u64 bit;
-	const char *why;
-	bool writable_only;
-};
-
-static const struct feature_name unsupported[] = {
-	{ QCOW2_INCOMPAT_DIRTY, "the image is marked dirty (run qemu-img check -r all)", true },
-	{ QCOW2_INCOMPAT_CORRUPT, "the image is marked corrupt (run qemu-img check -r all)", true },
-	{ QCOW2_INCOMPAT_DATA_FILE, "external data files are not supported", false },
-	{ QCOW2_INCOMPAT_COMPRESSION, "zstd compression is not supported", false },
-	{ QCOW2_INCOMPAT_EXTL2, "extended L2 entries are not supported", false },
-};
-
-/* Valid, but not for this version. */
-static char *header_unsupported(const struct qcow2_header *h, bool writable)
+/* A snapshot is what the table's top layer shows. */
+static bool layer_is_snapshot(const struct qcow_layer *layer)
 {
-	unsigned int i;
+	return layer->t->spec.has_snapshot && layer == layer->t->layers;
+}
 
-	for (i = 0; i < ARRAY_SIZE(unsupported); i++)
-		if (h->incompatible_features & unsupported[i].bit &&
-		    (writable || !unsupported[i].writable_only))
-			return (char *)unsupported[i].why;
-	if (h->crypt_method)
-		return "encrypted images are not supported";
-	if (h->backing_file_offset)
-		return "backing files are not supported";
-	if (writable && h->nb_snapshots)
-		return "writing to an image with internal snapshots is not supported";
-	if (writable && h->autoclear_features)
-		return "writing to an image with autoclear features (bitmaps) is not supported";
+/* Valid, but not to be written. */
+static char *header_unwritable(const struct qcow2_header *h)
+{
+	if (h->incompatible_features & QCOW2_INCOMPAT_DIRTY)
+		return "the image is marked dirty (run qemu-img check -r all)";
+	if (h->incompatible_features & QCOW2_INCOMPAT_CORRUPT)
+		return "the image is marked corrupt (run qemu-img check -r all)";
+	if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE &&
+	    h->nb_snapshots)
+		return "an image with an external data file has internal snapshots";
 	return NULL;
 }
 
-/* Reads and judges the header; NULL, or what is wrong. */
-static char *header_read(struct block_device *bdev, struct bio_set *bios,
-			 struct qcow2_header *h, bool writable)
+/* What the header asks of the table, and the table of the header. */
+static char *header_fits(const struct qcow2_header *h,
+			 const struct qcow_layer *layer)
 {
+	bool external = h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE;
+	u32 block = max(bdev_logical_block_size(layer->dev->bdev),
+			bdev_logical_block_size(layer->data));
+
+	if (qcow2_cluster_size(h) < block)
+		return "the image's clusters are smaller than the device's logical blocks";
+	if (h->crypt_method == QCOW2_CRYPT_AES)
+		return "the image is encrypted with AES-CBC, which is not supported";
+	if (external && h->crypt_method)
+		return "an encrypted image with an external data file is not supported";
+	if (external && !layer->data_dev)
+		return "the image needs the device of its external data file";
+	if (h->crypt_method && !layer->data_dev)
+		return "the image is encrypted and needs a device that decrypts it";
+	if (layer->data_dev && !external && !h->crypt_method)
+		return "the image has no external data file";
+	return layer->writable ? header_unwritable(h) : NULL;
+}
+
+/* The header as if the snapshot were the active state. */
+static void header_set_snapshot(struct qcow2_header *h,
+				const struct qcow_table_spec *spec)
+{
+	h->l1_table_offset = spec->l1_offset;
+	h->l1_size = spec->l1_entries;
+	h->size = spec->disk_size;
+}
+
+/* Reads and judges the header; NULL, or what is wrong. */
+static char *header_read(const struct qcow_layer *layer, struct bio_set *bios,
+			 struct qcow2_header *h)
+{
+	struct block_device *bdev = layer->dev->bdev;
 	void *buf = vmalloc(PAGE_SIZE);
 	const char *why;
 
@@ -112,21 +129,30 @@ static char *header_read(struct block_device *bdev, struct bio_set *bios,
 	vfree(buf);
 	if (!why)
 		why = qcow2_header_validate(h, bdev_nr_bytes(bdev));
-	if (why)
-		return (char *)why;
-	if (qcow2_cluster_size(h) < bdev_logical_block_size(bdev))
-		return "the image's clusters are smaller than the device's logical blocks";
-	return header_unsupported(h, writable);
+	if (!why && layer_is_snapshot(layer)) {
+		header_set_snapshot(h, &layer->t->spec);
+		why = qcow2_header_validate(h, bdev_nr_bytes(bdev));
+	}
+	return why ? (char *)why : header_fits(h, layer);
 }
 
 static void image_set_geometry(struct qcow_image *img)
 {
-	img->cluster_bits = img->h.cluster_bits;
+	const struct qcow2_header *h = &img->h;
+
+	img->cluster_bits = h->cluster_bits;
 	img->cluster_size = 1U << img->cluster_bits;
+	img->ext = !!(h->incompatible_features & QCOW2_INCOMPAT_EXTL2);
+	img->sc_bits = img->cluster_bits - (img->ext ? 5 : 0);
 	img->slice_bytes = min_t(u32, img->cluster_size, 4096);
-	img->entry_bits = ilog2(img->slice_bytes) - 3;
+	img->entry_bits = ilog2(img->slice_bytes) - 3 - img->ext;
 	img->slice_span_bits = img->entry_bits + img->cluster_bits;
-	img->l2_span_bits = qcow2_l2_span_bits(&img->h);
+	img->l2_span_bits = qcow2_l2_span_bits(h);
+	img->external = h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE;
+	img->data_raw = img->external &&
+		h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+	img->alloc_mask = QCOW2_OFFSET_MASK |
+		(img->external ? QCOW2_ENTRY_COPIED : 0);
 }
 
 static void image_free(struct qcow_image *img)
@@ -137,39 +163,36 @@ static void image_free(struct qcow_image *img)
 		destroy_workqueue(img->wq);
 	}
 	qcow_slice_cache_exit(img);
+	qcow_decomp_cache_exit(img);
 	kvfree(rcu_dereference_protected(img->l1, true));
-	if (img->kcopyd)
-		dm_kcopyd_client_destroy(img->kcopyd);
 	qcow_claims_exit(&img->claims);
 	if (img->inflight.pcpu)
 		qcow_inflight_exit(&img->inflight);
 	bioset_exit(&img->bios);
-	if (img->held)
-		fput(img->held);
 	kfree(img);
 }
 
-static struct qcow_image *image_new(struct block_device *bdev,
+static struct qcow_image *image_new(const struct qcow_layer *layer,
 				    const struct qcow2_header *h)
 {
 	struct qcow_image *img = kzalloc(sizeof(*img), GFP_KERNEL);
 
 	if (!img)
 		return NULL;
-	img->bdev = bdev;
+	img->bdev = layer->dev->bdev;
+	img->data = layer->data;
 	img->h = *h;
+	img->snapshot = layer_is_snapshot(layer);
 	img->stale = true;
 	image_set_geometry(img);
-	INIT_LIST_HEAD(&img->targets);
+	INIT_LIST_HEAD(&img->users);
 	mutex_init(&img->lock);
 	qcow_claims_init(&img->claims);
 	qcow_commit_init(img);
 	img->wq = alloc_workqueue("dm-qcow-image", WQ_MEM_RECLAIM | WQ_UNBOUND,
 				  0);
-	img->kcopyd = dm_kcopyd_client_create(NULL);
-	if (IS_ERR(img->kcopyd))
-		img->kcopyd = NULL;
-	if (qcow_slice_cache_init(img) || !img->wq || !img->kcopyd ||
+	if (qcow_slice_cache_init(img) || qcow_decomp_cache_init(img) ||
+	    !img->wq ||
 	    bioset_init(&img->bios, BIO_POOL_SIZE, 0, BIOSET_NEED_BVECS) ||
 	    qcow_inflight_init(&img->inflight)) {
 		image_free(img);
@@ -190,58 +213,84 @@ static char *header_changed(const struct qcow_image *img,
 	return NULL;
 }
 
-static struct qcow_image *image_find(struct block_device *bdev)
+/*
+ * One writer, or readers.  A device's own tables do not exclude each other,
+ * but a table's own layers do.
+ */
+static int image_exclude(const struct qcow_image *img,
+			 const struct qcow_layer *layer, char **error)
 {
-	struct qcow_image *img;
+	struct qcow_layer *other;
 
 	lockdep_assert_held(&images_lock);
-	list_for_each_entry(img, &images, node)
-		if (img->bdev->bd_dev == bdev->bd_dev)
-			return img;
-	return NULL;
-}
-
-/* One writer, or readers; a device's own tables do not exclude each other. */
-static int image_join(struct qcow_image *img, const struct qcow2_header *h,
-		      struct qcow_target *t, char **error)
-{
-	struct qcow_target *other;
-
-	list_for_each_entry(other, &img->targets, image_node)
-		if (other->dev != t->dev && (other->writable || t->writable)) {
+	list_for_each_entry(other, &img->users, image_node) {
+		if (other->t == layer->t) {
+			*error = "the table names an image twice";
+			return -EINVAL;
+		}
+		if (other->t->dev != layer->t->dev &&
+		    (other->writable || layer->writable)) {
 			*error = "another device uses this image";
 			return -EBUSY;
 		}
-	*error = header_changed(img, h);
-	if (*error)
-		return -EINVAL;
-	t->size = h->size;
-	list_add_tail(&t->image_node, &img->targets);
+	}
 	return 0;
 }
 
-struct qcow_image *qcow_image_get(struct block_device *bdev,
-				  struct qcow_target *t, char **error)
+/* Finds what the layer can share; @error, -errno: it must not use the image. */
+static int image_find(const struct qcow_layer *layer,
+		      const struct qcow2_header *h, struct qcow_image **found,
+		      char **error)
+{
+	dev_t dev = layer->dev->bdev->bd_dev;
+	bool snapshot = layer_is_snapshot(layer);
+	struct qcow_image *img;
+	int r;
+
+	list_for_each_entry(img, &images, node) {
+		if (img->bdev->bd_dev != dev)
+			continue;
+		r = image_exclude(img, layer, error);
+		if (r)
+			return r;
+		if (img->snapshot != snapshot ||
+		    (snapshot && img->h.l1_table_offset != h->l1_table_offset))
+			continue;
+		*error = header_changed(img, h);
+		if (!*error && img->data->bd_dev != layer->data->bd_dev)
+			*error = "the image is in use with another data device";
+		if (*error)
+			return -EINVAL;
+		*found = img;
+	}
+	return 0;
+}
+
+struct qcow_image *qcow_image_get(struct qcow_layer *layer, char **error)
 {
 	struct qcow_image *img, *new;
 	struct qcow2_header h;
 	int r;
 
 	/* no I/O under the lock: the device below may be suspended */
-	*error = header_read(bdev, &fs_bio_set, &h, t->writable);
+	*error = header_read(layer, &fs_bio_set, &h);
 	if (*error)
 		return ERR_PTR(-EINVAL);
-	new = image_new(bdev, &h);
+	new = image_new(layer, &h);
 	if (!new) {
 		*error = "out of memory";
 		return ERR_PTR(-ENOMEM);
 	}
 	mutex_lock(&images_lock);
-	img = image_find(bdev) ?: new;
-	r = image_join(img, &h, t, error);
-	if (!r && img == new) {
-		list_add_tail(&img->node, &images);
-		new = NULL;
+	img = new;
+	r = image_find(layer, &h, &img, error);
+	if (!r) {
+		layer->size = h.size;
+		list_add_tail(&layer->image_node, &img->users);
+		if (img == new) {
+			list_add_tail(&img->node, &images);
+			new = NULL;
+		}
 	}
 	mutex_unlock(&images_lock);
 	if (new)
@@ -249,15 +298,16 @@ struct qcow_image *qcow_image_get(struct block_device *bdev,
 	return r ? ERR_PTR(r) : img;
 }
 
-void qcow_image_put(struct qcow_image *img, struct qcow_target *t)
+void qcow_image_put(struct qcow_layer *layer)
 {
-	struct qcow_target *other;
+	struct qcow_image *img = layer->img;
+	struct qcow_layer *other;
 	bool last, owned = false;
 
 	mutex_lock(&images_lock);
-	list_del(&t->image_node);
-	last = list_empty(&img->targets);
-	list_for_each_entry(other, &img->targets, image_node)
+	list_del(&layer->image_node);
+	last = list_empty(&img->users);
+	list_for_each_entry(other, &img->users, image_node)
 		owned |= other->writable;
 	if (last)
 		list_del(&img->node);
@@ -320,9 +370,11 @@ static const char *claim_fixed(struct qcow_image *img, struct qcow_device *dev)
 		"out of memory";
 }
 
-static struct qcow_l1 *l1_read(struct qcow_image *img, const char **why)
+/* What is behind the disk (a snapshot's machine) is kept by a writer only. */
+static struct qcow_l1 *l1_read(struct qcow_image *img, bool writable,
+			       const char **why)
 {
-	u32 nr = img->h.l1_size;
+	u32 nr = writable ? img->h.l1_size : qcow2_l1_needed(&img->h);
 	struct qcow_l1 *l1 = kvmalloc(struct_size(l1, entry, nr), GFP_KERNEL);
 	size_t bytes = (size_t)nr * 8;
 	__be64 *buf = vmalloc(max_t(size_t, round_up(bytes, PAGE_SIZE),
@@ -348,34 +400,41 @@ static struct qcow_l1 *l1_read(struct qcow_image *img, const char **why)
 	return l1;
 }
 
-static const char *header_reread(struct qcow_image *img, bool writable)
+static const char *header_reread(struct qcow_image *img,
+				 const struct qcow_layer *layer)
 {
+	const u64 known = QCOW2_AUTOCLEAR_BITMAPS |
+		QCOW2_AUTOCLEAR_DATA_FILE_RAW;
 	struct qcow2_header h;
-	char *why = header_read(img->bdev, &img->bios, &h, writable);
+	char *why = header_read(layer, &img->bios, &h);
 
 	why = why ?: header_changed(img, &h);
+	/* the daemon has cleared them, as the format asks of a writer */
+	if (!why && layer->writable && h.autoclear_features & ~known)
+		why = "the image has unknown autoclear features";
 	if (!why)
 		img->h = h;
 	return why;
 }
 
 /* Reads everything anew; image.lock is held and no I/O is in flight. */
-static const char *image_read(struct qcow_image *img, struct qcow_target *t)
+static const char *image_read(struct qcow_image *img,
+			      const struct qcow_layer *layer)
 {
 	struct qcow_claims *c = &img->claims;
-	const char *why = header_reread(img, t->writable);
+	const char *why = header_reread(img, layer);
 	struct qcow_l1 *l1, *old;
 
 	if (why)
 		return why;
-	l1 = l1_read(img, &why);
+	l1 = l1_read(img, layer->writable, &why);
 	if (!l1)
 		return why;
 	mutex_lock(&c->lock);
-	if (t->writable)
-		why = claim_fixed(img, t->dev);
+	if (layer->writable)
+		why = claim_fixed(img, layer->t->dev);
 	if (!why)
-		why = l1_check(img, l1, t->writable);
+		why = l1_check(img, l1, layer->writable);
 	mutex_unlock(&c->lock);
 	if (why) {
 		kvfree(l1);
@@ -383,6 +442,7 @@ static const char *image_read(struct qcow_image *img, struct qcow_target *t)
 	}
 	old = rcu_replace_pointer(img->l1, l1, true);
 	qcow_slice_cache_drop(img);
+	qcow_decomp_drop(img);
 	if (old)
 		kvfree_rcu(old, rcu);
 	img->generation++;
@@ -391,18 +451,20 @@ static const char *image_read(struct qcow_image *img, struct qcow_target *t)
 	return NULL;
 }
 
-int qcow_image_prepare(struct qcow_image *img, struct qcow_target *t)
+int qcow_image_prepare(struct qcow_layer *layer)
 {
+	struct qcow_target *t = layer->t;
+	struct qcow_image *img = layer->img;
 	const char *why = NULL;
 	bool fresh;
 
-	if (t->writable && qcow_commit_prepare(img))
+	if (layer->writable && qcow_commit_prepare(img))
 		return -ENOMEM;
 	mutex_lock(&images_lock);
 	/* a reader's claims are not a writer's */
-	if (t->writable && !img->owner)
+	if (layer->writable && !img->owner)
 		img->stale = true;
-	WRITE_ONCE(img->owner, t->writable ? t->dev : NULL);
+	WRITE_ONCE(img->owner, layer->writable ? t->dev : NULL);
 	mutex_unlock(&images_lock);
 
 	mutex_lock(&img->lock);
@@ -410,15 +472,17 @@ int qcow_image_prepare(struct qcow_image *img, struct qcow_target *t)
 	if (fresh && qcow_commit_needed(&img->commit))
 		why = "metadata could not be written before: remove the device and create it again";
 	else if (fresh)
-		why = image_read(img, t);
-	if (!why && t->ti->len > img->h.size >> SECTOR_SHIFT)
+		why = image_read(img, layer);
+	layer->size = round_down(img->h.size, SECTOR_SIZE);
+	if (!why && layer == t->layers &&
+	    t->ti->len > img->h.size >> SECTOR_SHIFT)
 		why = "the table is larger than the image";
 	mutex_unlock(&img->lock);
 	if (why) {
 		pr_err("%pg: cannot use the image: %s\n", img->bdev, why);
 		return -EINVAL;
 	}
-	if (fresh && t->writable)
+	if (fresh && layer->writable)
 		qcow_device_reset_mode(t->dev);
 	return 0;
 }

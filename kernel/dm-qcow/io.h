@@ -15,6 +15,8 @@ struct qcow_target;
 #define QCOW_IO_FUA	0x01	/* wants a commit after the data */
 #define QCOW_IO_DONE	0x02	/* the commit has been waited for */
 #define QCOW_IO_HELD	0x04	/* counted in dev->nr_held */
+#define QCOW_IO_SPLIT	0x08	/* parts of it are under way */
+#define QCOW_IO_JOIN	0x10	/* its clusters were pending with JOIN */
 
 /**
  * struct qcow_io - state of one bio between map and end_io
@@ -23,6 +25,7 @@ struct qcow_target;
  * @slice: pinned; entries [@idx, @idx + @nr) will be linked to host clusters
  *         from @host on when the bio has ended; NULL: none
  * @fill: the copy-on-write that this bio completes, or NULL
+ * @layer: qcow_extent.from of a look-up that has missed
  */
 struct qcow_io {
 	struct qcow_target *t;
@@ -32,6 +35,7 @@ struct qcow_io {
 	u64 host;
 	u32 nr;
 	u16 idx;
+	u16 layer;
 	u8 epoch;
 	u8 flags;
 };
@@ -41,9 +45,11 @@ static inline struct qcow_io *qcow_io(struct bio *bio)
 	return dm_per_bio_data(bio, sizeof(struct qcow_io));
 }
 
+/* An error stays: a part of the bio may have met it before. */
 static inline void qcow_bio_end(struct bio *bio, blk_status_t status)
 {
-	bio->bi_status = status;
+	if (status)
+		bio->bi_status = status;
 	bio_endio(bio);
 }
 

@@ -6,6 +6,7 @@
 #include <linux/module.h>
 
 #include "cow.h"
+#include "decomp.h"
 #include "netlink.h"
 #include "slice.h"
 #include "target.h"
@@ -24,15 +25,20 @@ static int __init qcow_init(void)
 	r = qcow_fill_init();
 	if (r)
 		goto slices;
-	r = qcow_netlink_init();
+	r = qcow_decomp_init();
 	if (r)
 		goto fill;
+	r = qcow_netlink_init();
+	if (r)
+		goto decomp;
 	r = dm_register_target(&qcow_target_type);
 	if (r)
 		goto netlink;
 	return 0;
 netlink:
 	qcow_netlink_exit();
+decomp:
+	qcow_decomp_exit();
 fill:
 	qcow_fill_exit();
 slices:
@@ -44,6 +50,7 @@ static void __exit qcow_exit(void)
 {
 	dm_unregister_target(&qcow_target_type);
 	qcow_netlink_exit();
+	qcow_decomp_exit();
 	qcow_fill_exit();
 	qcow_slices_exit();
 }

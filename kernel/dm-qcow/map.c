@@ -14,6 +14,7 @@
 #include <linux/bio.h>
 #include <linux/device-mapper.h>
 
+#include "decomp.h"
 #include "device.h"
 #include "io.h"
 #include "map.h"
@@ -22,72 +23,9 @@
 #include "target.h"
 #include "trace.h"
 #include "worker.h"
+#include "zero.h"
 
 #define DIRTY_MAX	2048	/* slices: 8 MiB */
-
-/* No slice: nothing is mapped there if there is no L2 table. */
-static enum qcow_found lookup_l1(struct qcow_image *img, u64 guest,
-				 struct qcow_extent *x)
-{
-	struct qcow_l1 *l1 = rcu_dereference(img->l1);
-	u64 span = 1ULL << img->l2_span_bits;
-
-	x->slice = NULL;
-	if (READ_ONCE(l1->entry[guest >> img->l2_span_bits]) &
-	    QCOW2_OFFSET_MASK)
-		return QCOW_FOUND_MISS;
-	x->len = min(x->len, span - (guest & (span - 1)));
-	return QCOW_FOUND_ZERO;
-}
-
-static inline bool entry_reads_zero(u64 e)
-{
-	e = qcow_entry_settled(e);
-	if (e & QCOW2_L2_COMPRESSED)
-		return false;
-	return e & QCOW2_L2_ZERO || !(e & QCOW2_OFFSET_MASK);
-}
-
-enum qcow_found qcow_lookup(struct qcow_image *img, u64 guest, bool write,
-			    struct qcow_extent *x)
-{
-	struct qcow_slice *s = qcow_slice_find(img, guest);
-	u32 cs = img->cluster_size;
-	u64 run = cs - (guest & (cs - 1));
-	enum qcow_found found;
-	u32 i, n;
-	u64 e;
-
-	if (unlikely(!s))
-		return lookup_l1(img, guest, x);
-	x->slice = s;
-	i = qcow_slice_index(img, guest);
-	n = qcow_slice_entries(img);
-	e = qcow_entry_settled(smp_load_acquire(&s->ent[i]));
-	if (likely(!(e & (QCOW2_L2_COMPRESSED | QCOW2_L2_ZERO)) &&
-		   e & QCOW2_OFFSET_MASK)) {
-		if (write && !(e & QCOW2_ENTRY_COPIED))
-			return QCOW_FOUND_OTHER;
-		x->host = (e & QCOW2_OFFSET_MASK) + (guest & (cs - 1));
-		while (run < x->len && ++i < n) {
-			e += cs;
-			if (qcow_entry_settled(READ_ONCE(s->ent[i])) != e)
-				break;
-			run += cs;
-		}
-		found = QCOW_FOUND_HOST;
-	} else {
-		if (e & QCOW2_L2_COMPRESSED)
-			return QCOW_FOUND_OTHER;
-		while (!write && run < x->len && ++i < n &&
-		       entry_reads_zero(READ_ONCE(s->ent[i])))
-			run += cs;
-		found = QCOW_FOUND_ZERO;
-	}
-	if (!write || found == QCOW_FOUND_HOST)
-		x->len = min(x->len, run);
-	return found;
-}
 
 /* The entry is pending already: join, or wait. */
 static enum qcow_alloc alloc_join(struct qcow_slice *s, struct qcow_io *io,
@@ -110,34 +48,74 @@ static enum qcow_alloc alloc_join(struct qcow_slice *s, struct qcow_io *io,
 	return QCOW_ALLOC_OK;
 }
 
+/* May the rest of a new cluster be zeroes?  The entry has no cluster. */
+static inline bool over_zeroes(struct qcow_target *t, u64 e, u64 guest)
+{
+	return e & QCOW2_L2_ZERO || qcow_zero_known(t, guest);
+}
+
+/* Entries from @i on that have no cluster and are alike in @zero; bytes. */
+static u64 alloc_run(struct qcow_target *t, struct qcow_slice *s, u64 guest,
+		     u64 end, bool zero)
+{
+	struct qcow_image *img = s->img;
+	u32 cs = img->cluster_size, i = qcow_slice_index(img, guest), n = 1;
+
+	while ((u64)n * cs < end && i + n < qcow_slice_entries(img) &&
+	       qcow_entry_empty(s->ent[i + n]) &&
+	       over_zeroes(t, s->ent[i + n], guest + (u64)n * cs) == zero)
+		n++;
+	return min(end, (u64)n * cs);
+}
+
+/* Clusters for @n entries; *@zeroed: in: they must; out: they do read zeroes. */
+static u32 alloc_take(struct qcow_target *t, u64 guest, u32 n, bool *zeroed,
+		      bool all, u64 *host)
+{
+	struct qcow_image *img = t->img;
+	bool must = *zeroed;
+
+	if (!img->external)
+		return qcow_grant_take(t->dev, n, zeroed, all, host);
+	/* what is in the file where nothing is allocated is not known */
+	*host = round_down(guest, img->cluster_size);
+	*zeroed = false;
+	return must ? 0 : n;
+}
+
 /* A run of entries without clusters. */
-static enum qcow_alloc alloc_new(struct qcow_device *dev,
-				 struct qcow_slice *s, struct qcow_io *io,
-				 u64 guest, struct qcow_extent *x, bool all)
+static enum qcow_alloc alloc_new(struct qcow_target *t, struct qcow_slice *s,
+				 struct qcow_io *io, u64 guest,
+				 struct qcow_extent *x, bool all)
 {
 	struct qcow_image *img = s->img;
 	u32 cs = img->cluster_size, i = qcow_slice_index(img, guest);
-	u32 in = guest & (cs - 1), got, n = 1;
-	u64 end = in + x->len, host;
-	bool zeroed;
+	bool zero = over_zeroes(t, s->ent[i], guest), zeroed = true;
+	u32 in = guest & (cs - 1), got, n;
+	u64 end, host;
 
-	while ((u64)n * cs < end && i + n < qcow_slice_entries(img) &&
-	       qcow_entry_empty(s->ent[i + n]))
-		n++;
-	end = min(end, (u64)n * cs);
+	end = alloc_run(t, s, guest, in + x->len, zero);
+	if (!zero) {
+		/* what is written whole; the rest is copied */
+		end = round_down(end, cs);
+		if (in || !end)
+			return QCOW_ALLOC_FILL;
+	}
+	n = DIV_ROUND_UP_ULL(end, cs);
 	zeroed = in || end & (cs - 1);
-	got = qcow_grant_take(dev, n, &zeroed, all, &host);
+	got = alloc_take(t, guest, n, &zeroed, all, &host);
 	if (!got && !in && n > 1) {
 		/* the clusters that are written whole */
 		zeroed = false;
-		got = qcow_grant_take(dev, n - 1, &zeroed, all, &host);
+		got = alloc_take(t, guest, n - 1, &zeroed, all, &host);
 	}
 	if (!got)
-		return atomic64_read(&dev->grants.left) ?
+		return img->external || atomic64_read(&t->dev->grants.left) ?
 			QCOW_ALLOC_FILL : QCOW_ALLOC_NO_GRANT;
 	x->len = min(end, (u64)got * cs) - in;
 	x->host = host + in;
-	qcow_pend_begin(s, i, got, host, zeroed ? QCOW_PEND_JOIN : 0, io);
+	qcow_pend_begin(s, i, got, host, zeroed && zero ? QCOW_PEND_JOIN : 0,
+			io);
 	return QCOW_ALLOC_OK;
 }
 
@@ -156,40 +134,49 @@ static enum qcow_alloc alloc_own(struct qcow_slice *s, struct qcow_io *io,
 	return QCOW_ALLOC_OK;
 }
 
-enum qcow_alloc qcow_alloc(struct qcow_device *dev, struct qcow_io *io,
+static enum qcow_alloc alloc_entry(struct qcow_target *t,
+				   struct qcow_slice *s, struct qcow_io *io,
+				   u64 guest, struct qcow_extent *x,
+				   struct bio *wait)
+{
+	u32 i = qcow_slice_index(s->img, guest);
+	u64 e = *qcow_ent(s, i);
+
+	if (s->img->ext || e & QCOW2_L2_COMPRESSED) {
+		if (!qcow_entry_busy(s, i))
+			return QCOW_ALLOC_FILL;
+		if (wait)
+			bio_list_add(&s->waiters, wait);
+		return QCOW_ALLOC_BUSY;
+	}
+	if (qcow_entry_pending(e))
+		return alloc_join(s, io, guest, x, wait);
+	if (!(e & QCOW2_L2_ZERO) && qcow_has_cluster(s->img, e))
+		return e & QCOW2_ENTRY_COPIED ? QCOW_ALLOC_RETRY :
+			QCOW_ALLOC_FILL;
+	if (qcow_entry_empty(e))
+		return alloc_new(t, s, io, guest, x, wait);
+	return qcow_entry_owns_zero(e) ? alloc_own(s, io, guest, x) :
+		QCOW_ALLOC_FILL;
+}
+
+enum qcow_alloc qcow_alloc(struct qcow_target *t, struct qcow_io *io,
 			   u64 guest, struct qcow_extent *x, struct bio *wait)
 {
 	struct qcow_slice *s = x->slice;
 	enum qcow_alloc r;
 	unsigned long flags;
-	u64 e;
 
+	qcow_zero_below(t, guest);	/* under the lock it must be known */
 	spin_lock_irqsave(&s->lock, flags);
-	e = s->ent[qcow_slice_index(s->img, guest)];
 	if (s->state & QCOW_SLICE_DEAD)
 		r = QCOW_ALLOC_RETRY;
 	else if (!(s->state & QCOW_SLICE_WRITABLE))
-		r = QCOW_ALLOC_FOREIGN;
-	else if (qcow_entry_pending(e))
-		r = alloc_join(s, io, guest, x, wait);
-	else if (qcow_entry_empty(e))
-		r = alloc_new(dev, s, io, guest, x, wait);
-	else if (qcow_entry_owns_zero(e))
-		r = alloc_own(s, io, guest, x);
-	else if (e & QCOW2_L2_COMPRESSED)
-		r = QCOW_ALLOC_FOREIGN;
-	else if (e & QCOW2_ENTRY_COPIED)
-		r = QCOW_ALLOC_RETRY;
+		r = QCOW_ALLOC_SHARED;
 	else
-		r = QCOW_ALLOC_FILL;
+		r = alloc_entry(t, s, io, guest, x, wait);
 	spin_unlock_irqrestore(&s->lock, flags);
 	return r;
-}
-
-void qcow_remap(struct qcow_image *img, struct bio *bio, u64 host)
-{
-	bio_set_dev(bio, img->bdev);
-	bio->bi_iter.bi_sector = host >> SECTOR_SHIFT;
 }
 
 bool qcow_dirty_over(struct qcow_image *img)
@@ -259,25 +246,42 @@ static int map_zero(struct qcow_target *t, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
+/* A compressed cluster that is in memory is served at once. */
+static int map_compressed(struct qcow_target *t, struct bio *bio, u64 guest,
+			  const struct qcow_extent *x)
+{
+	struct qcow_image *img = t->layers[x->layer].img;
+	u32 in = guest & (img->cluster_size - 1);
+
+	accept(bio, x->len);
+	if (!qcow_decomp_hit(img, x->host, in, bio))
+		return map_defer(t, bio, guest);
+	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
 static int map_read(struct qcow_target *t, struct bio *bio, struct qcow_io *io)
 {
-	struct qcow_image *img = t->img;
 	struct qcow_extent x = { .len = bio->bi_iter.bi_size };
 	u64 guest = qcow_bio_guest(bio);
+	struct block_device *data;
 	enum qcow_found found;
 
 	rcu_read_lock();
-	epoch_begin(io, img);
-	found = qcow_lookup(img, guest, false, &x);
+	epoch_begin(io, t->img);
+	found = qcow_lookup_layers(t, guest, 0, &x);
 	rcu_read_unlock();
 	if (splits_nowait(bio, x.len)) {
 		epoch_end(io);
 		return map_again(bio);
 	}
+	data = t->layers[x.layer].data;
 	if (likely(found == QCOW_FOUND_HOST) &&
-	    likely(x.host + x.len <= bdev_nr_bytes(img->bdev))) {
+	    likely(x.host + x.len <= bdev_nr_bytes(data))) {
 		accept(bio, x.len);
-		qcow_remap(img, bio, x.host);
+		qcow_remap(data, bio, x.host);
+		if (x.layer)
+			qcow_stat_inc(t->dev->stats, read_below);
 		qcow_stat_inc(t->dev->stats, read_mapped);
 		return DM_MAPIO_REMAPPED;
 	}
@@ -286,6 +290,8 @@ static int map_read(struct qcow_target *t, struct bio *bio, struct qcow_io *io)
 		accept(bio, x.len);
 		return map_zero(t, bio);
 	}
+	if (found == QCOW_FOUND_COMPRESSED)
+		return map_compressed(t, bio, guest, &x);
 	return map_defer(t, bio, guest);
 }
 
@@ -296,7 +302,7 @@ static bool map_alloc(struct qcow_target *t, struct bio *bio,
 	if (!x->slice || qcow_dirty_over(t->img) ||
 	    splits_nowait(bio, cluster_rest(t->img, guest)))
 		return false;
-	return qcow_alloc(t->dev, io, guest, x, NULL) == QCOW_ALLOC_OK;
+	return qcow_alloc(t, io, guest, x, NULL) == QCOW_ALLOC_OK;
 }
 
 static int map_write(struct qcow_target *t, struct bio *bio,
@@ -336,8 +342,29 @@ static int map_write(struct qcow_target *t, struct bio *bio,
 	if (!durable)
 		qcow_fua_later(bio);
 	accept(bio, x.len);
-	qcow_remap(img, bio, x.host);
+	qcow_remap(img->data, bio, x.host);
 	return DM_MAPIO_REMAPPED;
+}
+
+/* Discards and writes of zeroes: cut to what zero.c can do as one. */
+static int map_zeroing(struct qcow_target *t, struct bio *bio)
+{
+	u64 guest = qcow_bio_guest(bio), len;
+
+	if (unlikely(!t->writable ||
+		     READ_ONCE(t->dev->mode) >= DM_QCOW_MODE_READ_ONLY))
+		return DM_MAPIO_KILL;
+	len = qcow_zero_cut(t, bio, guest);
+	if (splits_nowait(bio, len))
+		return map_again(bio);
+	accept(bio, len);
+	if (bio_op(bio) == REQ_OP_DISCARD)
+		qcow_stat_inc(t->dev->stats, discards);
+	else
+		qcow_stat_inc(t->dev->stats, write_zeroes);
+	bio->bi_opf &= ~(REQ_NOWAIT | REQ_POLLED);
+	qcow_device_defer(t->dev, bio);
+	return DM_MAPIO_SUBMITTED;
 }
 
 static int map_flush(struct qcow_target *t, struct bio *bio)
@@ -349,7 +376,7 @@ static int map_flush(struct qcow_target *t, struct bio *bio)
 	if (READ_ONCE(t->dev->mode) >= DM_QCOW_MODE_READ_ONLY)
 		return DM_MAPIO_KILL;
 	if (!qcow_commit_needed(&t->img->commit)) {
-		bio_set_dev(bio, t->img->bdev);
+		bio_set_dev(bio, t->img->data);
 		return DM_MAPIO_REMAPPED;
 	}
 	qcow_stat_inc(t->dev->stats, flushes);
@@ -367,6 +394,7 @@ int qcow_map(struct dm_target *ti, struct bio *bio)
 	io->img = NULL;
 	io->slice = NULL;
 	io->fill = NULL;
+	io->layer = 0;
 	io->flags = 0;
 	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
 
@@ -379,6 +407,9 @@ int qcow_map(struct dm_target *ti, struct bio *bio)
 		return map_read(t, bio, io);
 	case REQ_OP_WRITE:
 		return map_write(t, bio, io);
+	case REQ_OP_DISCARD:
+	case REQ_OP_WRITE_ZEROES:
+		return map_zeroing(t, bio);
 	default:
 		return DM_MAPIO_KILL;
 	}

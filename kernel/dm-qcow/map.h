@@ -6,47 +6,19 @@
 #define QCOW_MAP_H
 
 #include "image.h"
+#include "lookup.h"
 
 struct bio;
 struct dm_target;
-struct qcow_device;
 struct qcow_io;
-struct qcow_slice;
-
-enum qcow_found {
-	QCOW_FOUND_HOST,	/* a host range */
-	QCOW_FOUND_ZERO,	/* reads as zeroes */
-	QCOW_FOUND_MISS,	/* the slice is not in memory */
-	QCOW_FOUND_OTHER,	/* not to be served in place */
-};
-
-/**
- * struct qcow_extent - what a guest range maps to
- * @len: in: bytes wanted; out: how many of them the answer holds for
- * @host: bytes, for QCOW_FOUND_HOST
- * @slice: the slice that says so; NULL: not in memory.  Valid in the RCU
- *         section.
- */
-struct qcow_extent {
-	u64 len;
-	u64 host;
-	struct qcow_slice *slice;
-};
-
-/**
- * qcow_lookup - map a guest range; takes no lock, inside rcu_read_lock()
- * @write: only clusters that may be written in place are QCOW_FOUND_HOST
- */
-enum qcow_found qcow_lookup(struct qcow_image *img, u64 guest, bool write,
-			    struct qcow_extent *x);
 
 enum qcow_alloc {
 	QCOW_ALLOC_OK,		/* the run is pending, @x->host and @x->len set */
 	QCOW_ALLOC_RETRY,	/* the entry has changed: look it up again */
 	QCOW_ALLOC_BUSY,	/* another write must end first */
 	QCOW_ALLOC_NO_GRANT,	/* no cluster left */
-	QCOW_ALLOC_FILL,	/* the rest of the cluster must be filled first */
-	QCOW_ALLOC_FOREIGN,	/* the L2 table is shared, or compressed */
+	QCOW_ALLOC_FILL,	/* it is copy-on-write's (cow.c) */
+	QCOW_ALLOC_SHARED,	/* the L2 table must be copied first */
 };
 
 /**
@@ -56,11 +28,16 @@ enum qcow_alloc {
  *        QCOW_ALLOC_BUSY has been queued to try again
  * On success entries are pending and @io holds them until the bio ends.
  */
-enum qcow_alloc qcow_alloc(struct qcow_device *dev, struct qcow_io *io,
+enum qcow_alloc qcow_alloc(struct qcow_target *t, struct qcow_io *io,
 			   u64 guest, struct qcow_extent *x, struct bio *wait);
 
-/* Points a bio at its host range; it goes to the image's device. */
-void qcow_remap(struct qcow_image *img, struct bio *bio, u64 host);
+/* Points a bio at its host range on a device. */
+static inline void qcow_remap(struct block_device *bdev, struct bio *bio,
+			      u64 host)
+{
+	bio_set_dev(bio, bdev);
+	bio->bi_iter.bi_sector = host >> SECTOR_SHIFT;
+}
 
 /* Too much is dirty: allocating writes wait for a commit. */
 bool qcow_dirty_over(struct qcow_image *img);

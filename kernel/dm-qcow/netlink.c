@@ -238,6 +238,24 @@ static int claim_runs(struct qcow_device *dev, enum qcow_claim kind,
 	return 0;
 }
 
+/*
+ * Forgets what was claimed.  Where the daemon has changed the mapping, data
+ * and tables may be elsewhere, too; the next resume claims them again.
+ */
+static int claims_anew(struct qcow_device *dev, struct qcow_image *img)
+{
+	struct qcow_claims *c = &img->claims;
+
+	lockdep_assert_held(&c->lock);
+	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
+	if (!READ_ONCE(img->stale))
+		return 0;
+	qcow_claims_reset(c, QCOW_CLAIM_KERNEL);
+	qcow_claims_reset(c, QCOW_CLAIM_DATA);
+	qcow_claims_reset(c, QCOW_CLAIM_SEEN);
+	return qcow_grants_claim(dev, c);
+}
+
 static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 {
 	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
@@ -258,8 +276,9 @@ static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 		return r;
 	mutex_lock(&c->lock);
 	if (anew)
-		qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
-	r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
+		r = claims_anew(dev, img);
+	if (!r)
+		r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
 	mutex_unlock(&c->lock);
 	return r;
 }
@@ -282,6 +301,14 @@ static int grant_runs(struct qcow_device *dev, const struct dm_qcow_run *runs,
 	return r;
 }
 
+/* Bytes of the image in which clusters can be granted. */
+static u64 grantable(const struct qcow_image *img)
+{
+	u64 bytes = bdev_nr_bytes(img->bdev);
+
+	return img->external ? bytes : min_t(u64, bytes, bdev_nr_bytes(img->data));
+}
+
 static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 {
 	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
@@ -298,9 +325,8 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	seq = nla_get_u64(info->attrs[DM_QCOW_A_SEQ]);
 	if (seq <= dev->seq)
 		return -EALREADY;
-	/* not the last cluster if the device cuts it off */
-	r = get_runs(dev, info, bdev_nr_bytes(qcow_device_image(dev)->bdev),
-		     &runs, &n);
+	/* not the last cluster if a device cuts it off */
+	r = get_runs(dev, info, grantable(qcow_device_image(dev)), &runs, &n);
 	if (r)
 		return r;
 	skb = reply_new(info, 64, &hdr);
@@ -408,46 +434,48 @@ static int cmd_handover(struct qcow_device *dev, struct genl_info *info)
 	return reply_send(info, skb, hdr);
 }
 
+/* Which of the device's files a message means; -EINVAL: none. */
+static int file_index(struct qcow_device *dev, struct genl_info *info)
+{
+	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
+	struct nlattr *layer = info->attrs[DM_QCOW_A_LAYER];
+
+	if (!layer ||
+	    nla_get_u32(layer) >= qcow_device_target(dev)->nr_layers ||
+	    (flags && nla_get_u32(flags) & ~DM_QCOW_FILE_DATA))
+		return -EINVAL;
+	return 2 * nla_get_u32(layer) + (flags && nla_get_u32(flags));
+}
+
 static int cmd_hold_file(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = qcow_device_target(dev)->img;
+	int index = file_index(dev, info), r;
 	struct file *file;
-	int r = 0;
 
-	if (!info->attrs[DM_QCOW_A_FD] || !info->attrs[DM_QCOW_A_LAYER] ||
-	    nla_get_u32(info->attrs[DM_QCOW_A_LAYER]))
+	if (!info->attrs[DM_QCOW_A_FD] || index < 0)
 		return -EINVAL;
 	file = fget(nla_get_u32(info->attrs[DM_QCOW_A_FD]));
 	if (!file)
 		return -EBADF;
-	mutex_lock(&img->lock);
-	if (img->held) {
+	r = xa_insert(&dev->files, index, file, GFP_KERNEL);
+	if (r)
 		fput(file);
-		r = -EEXIST;
-	} else {
-		img->held = file;
-	}
-	mutex_unlock(&img->lock);
-	return r;
+	return r == -EBUSY ? -EEXIST : r;
 }
 
 static int cmd_get_file(struct qcow_device *dev, struct genl_info *info)
 {
-	struct qcow_image *img = qcow_device_target(dev)->img;
-	struct file *file = NULL;
+	int index = file_index(dev, info), fd, r;
+	struct file *file;
 	struct sk_buff *skb;
 	void *hdr;
-	int fd, r;
 
-	if (!info->attrs[DM_QCOW_A_LAYER] ||
-	    nla_get_u32(info->attrs[DM_QCOW_A_LAYER]))
-		return -EINVAL;
-	mutex_lock(&img->lock);
-	if (img->held)
-		file = get_file(img->held);
-	mutex_unlock(&img->lock);
+	if (index < 0)
+		return index;
+	file = xa_load(&dev->files, index);
 	if (!file)
 		return -ENOENT;
+	get_file(file);
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	r = fd < 0 ? fd : 0;
 	skb = r ? NULL : reply_new(info, 64, &hdr);

@@ -21,6 +21,7 @@ void qcow_pend_begin(struct qcow_slice *s, u32 idx, u32 nr, u64 host,
 	u32 i;
 
 	lockdep_assert_held(&s->lock);
+	/* extended entries are only ever locked */
 	for (i = 0; i < nr; i++) {
 		u64 old = s->ent[idx + i] &
 			(QCOW2_L2_ZERO | QCOW2_ENTRY_COPIED);
@@ -36,6 +37,8 @@ void qcow_pend_begin(struct qcow_slice *s, u32 idx, u32 nr, u64 host,
 	io->idx = idx;
 	io->nr = nr;
 	io->host = host;
+	if (flags & QCOW_PEND_JOIN)
+		io->flags |= QCOW_IO_JOIN;
 }
 
 void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io)
@@ -50,17 +53,53 @@ void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io)
 	io->idx = idx;
 	io->nr = 1;
 	io->host = e & QCOW2_OFFSET_MASK;
+	io->flags |= QCOW_IO_JOIN;
 }
 
-void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, bool data_flush)
+void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, u64 bitmap,
+		     bool data_flush)
 {
+	u64 *ent = qcow_ent(s, idx);
+
 	lockdep_assert_held(&s->lock);
 	if (data_flush)
 		s->state |= QCOW_SLICE_DATA_FLUSH;
 	if (!(s->state & QCOW_SLICE_DIRTY))
 		qcow_commit_dirty(s);
-	/* a FUA write that sees the entry must see that it is not durable */
-	smp_store_release(&s->ent[idx], e);
+	if (!s->img->ext) {
+		/* a FUA write that sees it must see that it is not durable */
+		smp_store_release(ent, e);
+		return;
+	}
+	smp_wmb();	/* as above */
+	write_seqcount_begin(&s->seq);
+	WRITE_ONCE(ent[0], e);
+	WRITE_ONCE(ent[1], bitmap);
+	write_seqcount_end(&s->seq);
+}
+
+void qcow_entry_lock(struct qcow_slice *s, u32 idx)
+{
+	u64 *ent = qcow_ent(s, idx);
+
+	lockdep_assert_held(&s->lock);
+	if (*ent & QCOW2_L2_COMPRESSED)
+		set_bit(idx, s->busy);
+	else
+		WRITE_ONCE(*ent, qcow_pend_with_users(*ent | QCOW_PEND |
+						      QCOW_PEND_OLD, 1));
+	s->pins++;
+}
+
+void qcow_entry_unlock(struct qcow_slice *s, u32 idx)
+{
+	u64 *ent = qcow_ent(s, idx);
+
+	lockdep_assert_held(&s->lock);
+	if (*ent & QCOW2_L2_COMPRESSED)
+		clear_bit(idx, s->busy);
+	else
+		WRITE_ONCE(*ent, qcow_entry_settled(*ent));
 }
 
 /* The last write to a pending cluster has failed. */
@@ -69,21 +108,32 @@ static void pend_revert(struct qcow_device *dev, struct qcow_slice *s, u32 idx)
 	u64 e = s->ent[idx];
 
 	WRITE_ONCE(s->ent[idx], qcow_entry_settled(e));
-	if (!(e & QCOW2_ENTRY_COPIED))
+	if (!(e & QCOW2_ENTRY_COPIED) && !s->img->external)
 		qcow_grant_put(dev, e & QCOW2_OFFSET_MASK, 1);
 }
 
+/* Is the entry still in the state in which the write was given it? */
+static bool pend_is_mine(u64 e, u64 host, bool join)
+{
+	/*
+	 * Another write may have linked it already, and others have zeroed it,
+	 * locked it or given it the same cluster again since.
+	 */
+	return qcow_entry_pending(e) && !(e & QCOW_PEND_OLD) &&
+		!!(e & QCOW_PEND_JOIN) == join &&
+		(e & QCOW2_OFFSET_MASK) == host;
+}
+
 static void pend_end_one(struct qcow_device *dev, struct qcow_slice *s,
-			 u32 idx, u64 host, bool ok)
+			 u32 idx, u64 host, bool join, bool ok)
 {
 	u64 e = s->ent[idx];
 	u32 users;
 
-	/* linked by another write already, perhaps given away since? */
-	if (!qcow_entry_pending(e) || (e & QCOW2_OFFSET_MASK) != host)
+	if (!pend_is_mine(e, host, join))
 		return;
 	if (ok) {
-		qcow_entry_link(s, idx, host | QCOW2_ENTRY_COPIED,
+		qcow_entry_link(s, idx, host | QCOW2_ENTRY_COPIED, 0,
 				!(e & QCOW_PEND_JOIN));
 		return;
 	}
@@ -125,7 +175,7 @@ void qcow_pend_end(struct qcow_device *dev, struct qcow_io *io,
 	spin_lock_irqsave(&s->lock, flags);
 	for (i = 0; i < io->nr; i++)
 		pend_end_one(dev, s, io->idx + i, io->host + ((u64)i << bits),
-			     !status);
+			     io->flags & QCOW_IO_JOIN, !status);
 	spin_unlock_irqrestore(&s->lock, flags);
 	trace_qcow_link(s->img, s->nr, io->idx, io->nr, io->host,
 			blk_status_to_errno(status));

@@ -19,6 +19,10 @@
  * So a pending cluster costs no memory and no hash: readers take what it was
  * before, writers find the new cluster, and what goes to the disk is always
  * qcow_entry_settled().  An entry is written under slice.lock only.
+ *
+ * A compressed entry has no reserved bits: while it is replaced, a bit in
+ * slice.busy says so.  Neither has the bitmap of an extended entry; it is
+ * changed when the write has ended, together with the entry.
  */
 #ifndef QCOW_PENDING_H
 #define QCOW_PENDING_H
@@ -65,6 +69,15 @@ static inline u64 qcow_entry_settled(u64 e)
 	return e & QCOW2_L2_ZERO;
 }
 
+/* Is somebody changing the entry? */
+static inline bool qcow_entry_busy(struct qcow_slice *s, u32 idx)
+{
+	u64 e = *qcow_ent(s, idx);
+
+	return qcow_entry_pending(e) ||
+		(e & QCOW2_L2_COMPRESSED && test_bit(idx, s->busy));
+}
+
 /* A zero entry whose cluster is its own: written without a grant. */
 static inline bool qcow_entry_owns_zero(u64 e)
 {
@@ -99,8 +112,20 @@ void qcow_pend_join(struct qcow_slice *s, u32 idx, struct qcow_io *io);
 void qcow_pend_end(struct qcow_device *dev, struct qcow_io *io,
 		   blk_status_t status);
 
-/* Sets a settled entry that is to reach the disk; the caller holds s->lock. */
-void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, bool data_flush);
+/*
+ * Sets a settled entry (and bitmap, if entries are extended) that is to reach
+ * the disk; the caller holds s->lock.  @data_flush: its data must be durable
+ * before.
+ */
+void qcow_entry_link(struct qcow_slice *s, u32 idx, u64 e, u64 bitmap,
+		     bool data_flush);
+/*
+ * Locks an entry for one who replaces it: readers see it as it is, writers
+ * wait.  Pins the slice.  The caller holds s->lock, the entry is not busy.
+ */
+void qcow_entry_lock(struct qcow_slice *s, u32 idx);
+/* As it was before qcow_entry_lock(); the caller holds s->lock. */
+void qcow_entry_unlock(struct qcow_slice *s, u32 idx);
 
 /* Unpins, wakes what waits for the slice's pending clusters. */
 void qcow_slice_unpin(struct qcow_slice *s);

@@ -13,10 +13,12 @@
  * A slice may be freed after a grace period once it is DEAD, which needs it
  * to be clean and without pins.
  */
+#include <linux/delay.h>
 #include <linux/mempool.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 
+#include "commit.h"
 #include "compat.h"
 #include "device.h"
 #include "pending.h"
@@ -186,6 +188,7 @@ static struct qcow_slice *slice_alloc(struct qcow_image *img, u64 nr)
 	s->nr = nr;
 	s->ent = page_address(page);
 	spin_lock_init(&s->lock);
+	seqcount_init(&s->seq);
 	bio_list_init(&s->waiters);
 	INIT_LIST_HEAD(&s->lru);
 	INIT_LIST_HEAD(&s->dirty);
@@ -211,12 +214,31 @@ static int slice_publish(struct qcow_slice *s)
 	return 0;
 }
 
-/* The host cluster that an entry claims; 0: none. */
-static u64 entry_cluster(const struct qcow_image *img, u64 e)
+/* Only what may be written in place is claimed; 0: nothing. */
+static u64 entry_claims(const struct qcow_image *img, u64 e)
 {
-	if (e & QCOW2_L2_COMPRESSED)
+	if (e & QCOW2_L2_COMPRESSED || !(e & QCOW2_ENTRY_COPIED))
 		return 0;
 	return (e & QCOW2_OFFSET_MASK) >> img->cluster_bits;
+}
+
+/* Is any host cluster of an entry that claims none metadata, or granted? */
+static bool entry_misplaced(struct qcow_image *img, u64 e)
+{
+	u64 off = e & QCOW2_OFFSET_MASK, len = 1, nr, last;
+
+	if (e & QCOW2_L2_COMPRESSED) {
+		off = qcow2_compressed_offset(e, img->cluster_bits);
+		len = qcow2_compressed_length(e, img->cluster_bits);
+	} else if (!off) {
+		return false;
+	}
+	last = (off + len - 1) >> img->cluster_bits;
+	for (nr = off >> img->cluster_bits; nr <= last; nr++)
+		if (qcow_claim_is_metadata(&img->claims, nr) ||
+		    qcow_claim_test(&img->claims, QCOW_CLAIM_DATA, nr))
+			return true;
+	return false;
 }
 
 /*
@@ -232,7 +254,12 @@ static int slice_claim(struct qcow_slice *s, u32 *i, const char **why)
 	u64 nr;
 
 	for (*i = 0; *i < qcow_slice_entries(img); ++*i) {
-		nr = entry_cluster(img, s->ent[*i]);
+		u64 e = *qcow_ent(s, *i);
+
+		nr = entry_claims(img, e);
+		*why = "a data cluster is also metadata, or is used twice";
+		if (!nr && entry_misplaced(img, e))
+			return -EUCLEAN;
 		if (!nr)
 			continue;
 		*why = "a data cluster is also metadata";
@@ -250,11 +277,31 @@ static int slice_claim(struct qcow_slice *s, u32 *i, const char **why)
 	if (!r || seen)
 		return r;
 	while ((*i)--) {
-		nr = entry_cluster(img, s->ent[*i]);
+		nr = entry_claims(img, *qcow_ent(s, *i));
 		if (nr)
 			qcow_claim_clear(c, QCOW_CLAIM_DATA, nr);
 	}
 	return r;
+}
+
+static const char *entry_check(struct qcow_slice *s, u32 i, u64 bytes)
+{
+	struct qcow_image *img = s->img;
+	const u64 *e = qcow_ent(s, i);
+	u64 guest = (s->nr << img->slice_span_bits) +
+		((u64)i << img->cluster_bits);
+	const char *why;
+
+	why = qcow2_l2_check(*e, img->cluster_bits, bytes, img->h.version);
+	if (!why && img->ext)
+		why = qcow2_extl2_check(*e, e[1], qcow_has_cluster(img, *e));
+	if (why || !img->external || !qcow_has_cluster(img, *e))
+		return why;
+	if (*e & QCOW2_L2_COMPRESSED)
+		return "a compressed cluster in an image with an external data file";
+	if ((*e & QCOW2_OFFSET_MASK) != guest && (img->owner || img->data_raw))
+		return "a data cluster is not at its place in the external data file";
+	return NULL;
 }
 
 /*
@@ -264,20 +311,19 @@ static int slice_claim(struct qcow_slice *s, u32 *i, const char **why)
 static blk_status_t slice_check(struct qcow_slice *s)
 {
 	struct qcow_image *img = s->img;
-	u64 bytes = qcow_image_bytes(img);
+	u64 bytes = qcow_image_data_bytes(img);
 	const char *why = NULL;
 	int r = 0;
 	u32 i;
 
 	for (i = 0; i < qcow_slice_entries(img); i++) {
-		why = qcow2_l2_check(s->ent[i], img->cluster_bits, bytes,
-				     img->h.version);
+		why = entry_check(s, i, bytes);
 		if (why) {
 			r = -EUCLEAN;
 			break;
 		}
 	}
-	if (!r && img->owner) {
+	if (!r && img->owner && !img->external) {
 		mutex_lock(&img->claims.lock);
 		r = slice_claim(s, &i, &why);
 		mutex_unlock(&img->claims.lock);
@@ -288,18 +334,44 @@ static blk_status_t slice_check(struct qcow_slice *s)
 	return errno_to_blk_status(r == -EUCLEAN ? -EIO : r);
 }
 
+static void slice_wake(struct qcow_slice_wait *w, blk_status_t status)
+{
+	while (w) {
+		struct qcow_slice_wait *next = w->next;
+
+		w->status = status;
+		complete(&w->done);	/* it is gone from here on */
+		w = next;
+	}
+}
+
+/* To host order. */
+static void slice_decode(struct qcow_slice *s)
+{
+	struct qcow_image *img = s->img;
+	u32 i;
+
+	for (i = 0; i < qcow_slice_words(img); i++)
+		s->ent[i] = be64_to_cpu((__force __be64)s->ent[i]);
+	if (!s->shared || img->external)
+		return;
+	/* nothing in a shared table may be written in place */
+	for (i = 0; i < qcow_slice_entries(img); i++)
+		if (!(*qcow_ent(s, i) & QCOW2_L2_COMPRESSED))
+			*qcow_ent(s, i) &= ~QCOW2_ENTRY_COPIED;
+}
+
 static void slice_loaded(struct work_struct *work)
 {
 	struct qcow_slice *s = container_of(work, struct qcow_slice, loaded);
 	struct qcow_image *img = s->img;
+	struct qcow_slice_wait *sleepers;
 	struct bio_list bios;
 	blk_status_t status;
 	u64 nr = s->nr;
-	unsigned int i;
 
 	if (!s->status) {
-		for (i = 0; i < qcow_slice_entries(img); i++)
-			s->ent[i] = be64_to_cpu((__force __be64)s->ent[i]);
+		slice_decode(s);
 		s->status = slice_check(s);
 	}
 	mutex_lock(&img->load_lock);
@@ -309,12 +381,15 @@ static void slice_loaded(struct work_struct *work)
 	spin_lock_irq(&s->lock);
 	bios = s->waiters;
 	bio_list_init(&s->waiters);
+	sleepers = s->sleepers;
+	s->sleepers = NULL;
 	spin_unlock_irq(&s->lock);
 	status = s->status;
 	if (status)
 		slice_free(s);
 	mutex_unlock(&img->load_lock);
 	trace_qcow_slice_load(img, nr, blk_status_to_errno(status));
+	slice_wake(sleepers, status);
 	qcow_bios_resume(&bios, status);
 }
 
@@ -352,43 +427,82 @@ static void slice_read(struct qcow_slice *s)
 	submit_bio_noacct(bio);
 }
 
-int qcow_slice_load(struct qcow_image *img, u64 guest, u64 table, u32 state,
-		    bool fresh, struct bio *bio)
+u64 qcow_l1_entry(struct qcow_image *img, u64 guest)
+{
+	u64 e;
+
+	rcu_read_lock();
+	e = READ_ONCE(rcu_dereference(img->l1)->entry[guest >>
+						      img->l2_span_bits]);
+	rcu_read_unlock();
+	return e;
+}
+
+/* Where the slice of a guest offset is in an L2 table. */
+static u64 slice_disk_off(const struct qcow_image *img, u64 guest, u64 table)
+{
+	u64 in_table = guest & ((1ULL << img->l2_span_bits) - 1);
+
+	return table + (in_table >> img->slice_span_bits) * img->slice_bytes;
+}
+
+static void slice_add_waiter(struct qcow_slice *s, struct bio *bio,
+			     struct qcow_slice_wait *w)
+{
+	spin_lock_irq(&s->lock);
+	if (bio) {
+		bio_list_add(&s->waiters, bio);
+	} else {
+		w->next = s->sleepers;
+		s->sleepers = w;
+	}
+	spin_unlock_irq(&s->lock);
+}
+
+/* The table is new and nothing of it is on disk: no I/O, all zeroes. */
+static int slice_make(struct qcow_slice *s)
+{
+	struct qcow_image *img = s->img;
+	int r;
+
+	memset(s->ent, 0, img->slice_bytes);
+	mutex_lock(&img->claims.lock);
+	r = qcow_claim_set(&img->claims, QCOW_CLAIM_SEEN, s->nr);
+	mutex_unlock(&img->claims.lock);
+	return r < 0 ? r : slice_publish(s);
+}
+
+int qcow_slice_load(struct qcow_image *img, u64 guest, struct bio *bio,
+		    struct qcow_slice_wait *w)
 {
 	u64 nr = guest >> img->slice_span_bits;
-	u64 in_table = guest & ((1ULL << img->l2_span_bits) - 1);
 	struct qcow_slice *s;
 	int r = 0;
+	u64 e;
 
 	mutex_lock(&img->load_lock);
+	/* under the lock: a table that is copied moves */
+	e = qcow_l1_entry(img, guest);
 	s = xa_load(&img->loading, nr);
 	if (s) {
-		spin_lock_irq(&s->lock);
-		bio_list_add(&s->waiters, bio);
-		spin_unlock_irq(&s->lock);
+		slice_add_waiter(s, bio, w);
 		goto out;
 	}
 	r = -EAGAIN;
-	if (xa_load(&img->slices, nr))
+	if (xa_load(&img->slices, nr) || !(e & QCOW2_OFFSET_MASK))
 		goto out;
 	r = -ENOMEM;
 	s = slice_alloc(img, nr);
 	if (!s)
 		goto out;
 	INIT_WORK(&s->loaded, slice_loaded);
-	s->state = state;
-	s->disk_off = table + (in_table >> img->slice_span_bits) *
-		img->slice_bytes;
-	if (fresh) {
-		memset(s->ent, 0, img->slice_bytes);
-		mutex_lock(&img->claims.lock);
-		r = qcow_claim_set(&img->claims, QCOW_CLAIM_SEEN, nr);
-		mutex_unlock(&img->claims.lock);
-		r = r < 0 ? r : slice_publish(s);
-		if (r)
+	s->shared = !(e & QCOW2_ENTRY_COPIED);
+	s->state = s->shared ? 0 : QCOW_SLICE_WRITABLE;
+	s->disk_off = slice_disk_off(img, guest, e & QCOW2_OFFSET_MASK);
+	if (qcow_commit_table_is_fresh(img, guest >> img->l2_span_bits)) {
+		r = slice_make(s) ?: -EAGAIN;
+		if (r != -EAGAIN)
 			slice_free(s);
-		else
-			r = -EAGAIN;
 		goto out;
 	}
 	r = xa_err(xa_store(&img->loading, nr, s, GFP_NOIO));
@@ -396,11 +510,60 @@ int qcow_slice_load(struct qcow_image *img, u64 guest, u64 table, u32 state,
 		slice_free(s);
 		goto out;
 	}
-	bio_list_add(&s->waiters, bio);
+	slice_add_waiter(s, bio, w);
 	slice_read(s);
 out:
 	mutex_unlock(&img->load_lock);
 	return r;
+}
+
+int qcow_slice_load_wait(struct qcow_image *img, u64 guest)
+{
+	struct qcow_slice_wait w = { .next = NULL };
+	int r;
+
+	init_completion(&w.done);
+	r = qcow_slice_load(img, guest, NULL, &w);
+	if (r == -ENOMEM) {
+		/* dirty slices hold it, so write them */
+		if (READ_ONCE(img->owner))
+			qcow_commit_start(img, false);
+		msleep(10);
+		return 0;
+	}
+	if (r)
+		return r == -EAGAIN ? 0 : r;
+	wait_for_completion(&w.done);
+	return blk_status_to_errno(w.status);
+}
+
+static void slice_move(struct qcow_slice *s, u64 off)
+{
+	spin_lock_irq(&s->lock);
+	WARN_ON_ONCE(s->pins || s->state & QCOW_SLICE_WRITABLE);
+	s->disk_off = off;
+	s->state |= QCOW_SLICE_WRITABLE;
+	spin_unlock_irq(&s->lock);
+}
+
+void qcow_slices_move(struct qcow_image *img, u64 guest, u64 table)
+{
+	u64 n = 1ULL << (img->l2_span_bits - img->slice_span_bits), i;
+	struct qcow_slice *s;
+
+	lockdep_assert_held(&img->load_lock);
+	guest &= ~((1ULL << img->l2_span_bits) - 1);
+	/* what is loading has the same content in either place */
+	mutex_lock(&img->reclaim_lock);
+	for (i = 0; i < n; i++) {
+		u64 at = guest + (i << img->slice_span_bits);
+		u64 nr = at >> img->slice_span_bits;
+
+		s = xa_load(&img->slices, nr) ?: xa_load(&img->loading, nr);
+		if (s)
+			slice_move(s, slice_disk_off(img, at, table));
+	}
+	mutex_unlock(&img->reclaim_lock);
 }
 
 static unsigned long shrink_count(struct shrinker *shrink,

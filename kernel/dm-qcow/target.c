@@ -2,10 +2,10 @@
 /*
  * The target "qcow": constructor, suspend and resume, status.
  *
- * A table line names the layers; one qcow2 layer is what this version serves.
- * The constructor opens, reads the header and says no; it writes nothing, since
- * an older table of the same device may still be live.  What may write begins
- * in preresume and ends in postsuspend.
+ * A table line names the layers, the top one first.  The constructor opens,
+ * reads the headers and says no; it writes nothing, since an older table of
+ * the same device may still be live.  What may write begins in preresume and
+ * ends in postsuspend.
  *
  * Locking: device-mapper calls constructor, destructor, suspend and resume one
  * at a time for a device.
@@ -17,44 +17,127 @@
 #include "compat.h"
 #include "device.h"
 #include "io.h"
+#include "lookup.h"
 #include "map.h"
 #include "target.h"
+#include "zero.h"
+
+static int layer_open(struct qcow_target *t, unsigned int i)
+{
+	const struct qcow_layer_spec *spec = &t->spec.layers[i];
+	struct qcow_layer *layer = &t->layers[i];
+	struct dm_target *ti = t->ti;
+	int r;
+
+	layer->t = t;
+	layer->writable = t->writable && !i;
+	r = qcow_get_device(ti, spec->device, layer->writable, &layer->dev);
+	if (!r && spec->data)
+		r = qcow_get_device(ti, spec->data, layer->writable,
+				    &layer->data_dev);
+	if (r) {
+		ti->error = "cannot open a layer's device";
+		return r;
+	}
+	layer->data = (layer->data_dev ?: layer->dev)->bdev;
+	layer->size = bdev_nr_bytes(layer->data);
+	if (spec->raw)
+		return 0;
+	layer->img = qcow_image_get(layer, &ti->error);
+	if (!IS_ERR(layer->img))
+		return 0;
+	r = PTR_ERR(layer->img);
+	layer->img = NULL;
+	return r;
+}
+
+static void layers_close(struct qcow_target *t)
+{
+	unsigned int i;
+
+	for (i = 0; i < t->nr_layers; i++) {
+		struct qcow_layer *layer = &t->layers[i];
+
+		if (layer->img)
+			qcow_image_put(layer);
+		if (layer->data_dev)
+			dm_put_device(t->ti, layer->data_dev);
+		if (layer->dev)
+			dm_put_device(t->ti, layer->dev);
+	}
+}
+
+/*
+ * The device's blocks are the largest of all: no layer may change or end
+ * within one.
+ */
+static bool layers_fit(const struct qcow_target *t)
+{
+	u64 units = 0;
+	u32 block = 0;
+	unsigned int i;
+
+	for (i = 0; i < t->nr_layers; i++) {
+		const struct qcow_layer *layer = &t->layers[i];
+
+		block = max(block, bdev_logical_block_size(layer->data));
+		if (layer->img)
+			units |= 1U << layer->img->sc_bits;
+		if (layer->size < t->layers[0].size)
+			units |= layer->size;
+	}
+	return !(units & (block - 1));
+}
+
+static int layers_open(struct qcow_target *t)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; i < t->nr_layers && !r; i++)
+		r = layer_open(t, i);
+	if (r)
+		return r;
+	if (!layers_fit(t)) {
+		t->ti->error = "a layer's clusters or subclusters are smaller than a device's blocks, or its size is no multiple of them";
+		return -EINVAL;
+	}
+	t->img = t->layers[0].img;
+	if (t->ti->begin || t->ti->len > t->layers[0].size >> SECTOR_SHIFT) {
+		t->ti->error = "the table is larger than the image, or does not start at 0";
+		return -EINVAL;
+	}
+	r = qcow_skip_init(t);
+	if (r)
+		t->ti->error = "out of memory";
+	return r;
+}
 
 static int target_open(struct qcow_target *t)
 {
 	struct dm_target *ti = t->ti;
 	int r;
 
-	r = dm_get_device(ti, t->spec.device, dm_table_get_mode(ti->table),
-			  &t->data);
-	if (r) {
-		ti->error = "cannot open the image's device";
-		return r;
-	}
-	t->dev = qcow_device_join(t);
+	t->nr_layers = t->spec.nr_layers;
+	t->layers = kcalloc(t->nr_layers, sizeof(*t->layers), GFP_KERNEL);
+	t->dev = t->layers ? qcow_device_join(t) : ERR_PTR(-ENOMEM);
 	if (IS_ERR(t->dev)) {
 		ti->error = "out of memory";
-		r = PTR_ERR(t->dev);
-		goto put_device;
+		kfree(t->layers);
+		return PTR_ERR(t->dev);
 	}
-	t->img = qcow_image_get(t->data->bdev, t, &ti->error);
-	if (IS_ERR(t->img)) {
-		r = PTR_ERR(t->img);
-		goto leave;
-	}
-	r = -EINVAL;
-	if (ti->begin || ti->len > t->size >> SECTOR_SHIFT)
-		ti->error = "the table is larger than the image, or does not start at 0";
-	else if (!qcow_device_add(t->dev, t))
+	r = layers_open(t);
+	if (!r && !qcow_device_add(t->dev, t)) {
 		ti->error = "a reload must name the image that the device has";
-	else
+		r = -EINVAL;
+	}
+	if (!r)
 		return 0;
-	qcow_image_put(t->img, t);
-leave:
+	layers_close(t);
+	kvfree(t->skip);
+	kfree(t->layers);
 	qcow_device_leave(t->dev, t);
 	qcow_device_put(t->dev);
-put_device:
-	dm_put_device(ti, t->data);
 	return r;
 }
 
@@ -73,8 +156,14 @@ static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	INIT_LIST_HEAD(&t->dev_node);
 	t->writable = qcow_table_writable(ti->table);
 	r = qcow_table_parse(ti, argc, argv, &t->spec);
+	if (!r && t->writable && t->spec.has_snapshot) {
+		ti->error = "a snapshot can only be loaded read-only";
+		r = -EINVAL;
+	}
 	if (!r)
 		r = target_open(t);
+	kfree(t->spec.layers);
+	t->spec.layers = NULL;
 	memalloc_noio_restore(noio);
 	if (r) {
 		kfree(t);
@@ -83,6 +172,9 @@ static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
+	ti->num_discard_bios = t->writable;
+	ti->discards_supported = t->writable;
+	ti->num_write_zeroes_bios = t->writable;
 	ti->per_io_data_size = sizeof(struct qcow_io);
 	return 0;
 }
@@ -92,11 +184,12 @@ static void qcow_dtr(struct dm_target *ti)
 	struct qcow_target *t = ti->private;
 	bool last = qcow_device_leave(t->dev, t);
 
-	qcow_image_put(t->img, t);
-	dm_put_device(ti, t->data);
+	layers_close(t);
 	if (last)
 		qcow_device_gone(t->dev);
 	qcow_device_put(t->dev);
+	kvfree(t->skip);
+	kfree(t->layers);
 	kfree(t);
 }
 
@@ -126,6 +219,24 @@ static void qcow_postsuspend(struct dm_target *ti)
 	clear_bit(QCOW_DEV_ACTIVE, &t->dev->flags);
 }
 
+/* Reads what is due of every layer's metadata. */
+static int layers_prepare(struct qcow_target *t)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = t->nr_layers; i-- && !r;) {
+		struct qcow_layer *layer = &t->layers[i];
+
+		if (layer->img)
+			r = qcow_image_prepare(layer);
+		else
+			layer->size = bdev_nr_bytes(layer->data);
+	}
+	qcow_skip_forget(t);
+	return r;
+}
+
 static int qcow_preresume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
@@ -141,7 +252,7 @@ static int qcow_preresume(struct dm_target *ti)
 	qcow_device_set_live(dev, t);
 	/* reclaim must not wait for this device, which is suspended */
 	noio = memalloc_noio_save();
-	r = qcow_image_prepare(t->img, t);
+	r = layers_prepare(t);
 	memalloc_noio_restore(noio);
 	if (r)
 		qcow_device_set_live(dev, NULL);
@@ -152,6 +263,10 @@ static void qcow_resume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
+	/* device-mapper has switched it off if a device below has none */
+	if (t->writable)
+		qcow_set_write_zeroes(dm_table_get_md(ti->table),
+				      QCOW_ZERO_MAX_SECTORS);
 	clear_bit(QCOW_DEV_SUSPENDING, &t->dev->flags);
 }
 
@@ -183,6 +298,35 @@ static void status_info(struct qcow_target *t, char *result,
 		DMEMIT("-");
 }
 
+/* The arguments as qcow_table_parse() takes them. */
+static void status_table(const struct qcow_target *t, char *result,
+			 unsigned int maxlen)
+{
+	const struct qcow_table_spec *spec = &t->spec;
+	unsigned int n, i, sz = 0;
+
+	DMEMIT("%u", t->nr_layers);
+	for (i = 0; i < t->nr_layers; i++) {
+		const struct qcow_layer *layer = &t->layers[i];
+
+		if (!layer->img)
+			DMEMIT(" raw %s", layer->dev->name);
+		else
+			DMEMIT(" qcow2 %s %s", layer->dev->name,
+			       layer->data_dev ? layer->data_dev->name : "-");
+	}
+	n = spec->has_timeout + spec->has_interval + spec->has_snapshot;
+	if (n)
+		DMEMIT(" %u", 2 * n);
+	if (spec->has_timeout)
+		DMEMIT(" no_space_timeout %u", spec->no_space_timeout);
+	if (spec->has_interval)
+		DMEMIT(" commit_interval %u", spec->commit_interval);
+	if (spec->has_snapshot)
+		DMEMIT(" snapshot %llu,%u,%llu", spec->l1_offset,
+		       spec->l1_entries, spec->disk_size);
+}
+
 static void qcow_status(struct dm_target *ti, status_type_t type,
 			unsigned int status_flags, char *result,
 			unsigned int maxlen)
@@ -194,7 +338,7 @@ static void qcow_status(struct dm_target *ti, status_type_t type,
 		status_info(t, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
-		qcow_table_emit(&t->spec, t->data->name, result, maxlen);
+		status_table(t, result, maxlen);
 		break;
 	case STATUSTYPE_IMA:
 		*result = '\0';
@@ -206,8 +350,20 @@ static int qcow_iterate_devices(struct dm_target *ti,
 				iterate_devices_callout_fn fn, void *data)
 {
 	struct qcow_target *t = ti->private;
+	unsigned int i;
+	int r = 0;
 
-	return fn(ti, t->data, 0, bdev_nr_sectors(t->data->bdev), data);
+	/* each with its own length: a layer may be shorter than the disk */
+	for (i = 0; i < t->nr_layers && !r; i++) {
+		struct qcow_layer *layer = &t->layers[i];
+
+		r = fn(ti, layer->dev, 0, bdev_nr_sectors(layer->dev->bdev),
+		       data);
+		if (!r && layer->data_dev)
+			r = fn(ti, layer->data_dev, 0,
+			       bdev_nr_sectors(layer->data), data);
+	}
+	return r;
 }
 
 static void qcow_io_hints(struct dm_target *ti, struct queue_limits *limits)
@@ -215,6 +371,12 @@ static void qcow_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	struct qcow_target *t = ti->private;
 
 	limits->io_opt = max(limits->io_opt, t->img->cluster_size);
+	if (!t->writable)
+		return;
+	limits->discard_granularity = 1U << t->img->sc_bits;
+	limits->discard_alignment = 0;
+	qcow_set_discard(limits, QCOW_ZERO_MAX_SECTORS);
+	limits->max_write_zeroes_sectors = QCOW_ZERO_MAX_SECTORS;
 }
 
 struct target_type qcow_target_type = {

@@ -116,20 +116,17 @@ header_fields() {
 }
 
 features() {
-	local image
+	local image=$dir/feature.qcow2
 	field "" incompatible_features '1 << 5'
 	field "" incompatible_features '1 << 63'
-	for image in "data_file=$dir/data.raw" extended_l2=on \
-		compression_type=zstd; do
-		qemu-img create -q -f qcow2 -o "$image" "$dir/feature.qcow2" 64M
-		refused "${image%%=*}" "" "$dir/feature.qcow2"
-		rm "$dir/feature.qcow2"
-	done
-	qemu-img create -q -f qcow2 -b "$good" -F qcow2 "$dir/overlay.qcow2"
-	refused "backing file" "backing" "$dir/overlay.qcow2"
+	field "compression" incompatible_features '1 << 3'
+	field "data-file" incompatible_features '1 << 2'
+	qemu-img create -q -f qcow2 -o cluster_size=4K "$image" 64M
+	set_field "$image" incompatible_features '1 << 4'
+	refused "extended L2 entries of small clusters" "extended L2" "$image"
 }
 
-# A dirty or corrupt image may be read, and is refused for writing.
+# A corrupt image may be read, and is refused for writing.
 only_readable() {
 	local image=$dir/flag.qcow2 before
 	cp "$good" "$image"
@@ -147,7 +144,11 @@ truncated
 header_fields
 features
 only_readable corrupt 2
-only_readable dirty 1
+cp "$good" "$dir/dirty.qcow2"
+set_field "$dir/dirty.qcow2" incompatible_features 1
+t "a dirty one is repaired" attach dirty "$dir/dirty.qcow2"
+t "and detached" detach dirty
+is "$(set_field "$dir/dirty.qcow2" --get incompatible_features)" 0 "and not dirty"
 t "the image itself is fine" attach good "$good"
 t "and is detached" detach good
 done_testing

@@ -106,7 +106,8 @@
  *   ->  DM_QCOW_A_RUNS: binary, struct dm_qcow_run[], at most
  *       DM_QCOW_MAX_RUNS; repeat until it is empty
  *   The runs leave the kernel: whoever takes them owns them.  Freed runs are
- *   a multiset: each is exactly one reference to drop.
+ *   a multiset: each is exactly one reference to drop.  A freed L2 table
+ *   (METADATA) stays claimed, for the daemon, since snapshots may have it.
  *
  * DM_QCOW_CMD_COMMIT
  *     DM_QCOW_A_COOKIE: u64, larger than the last one

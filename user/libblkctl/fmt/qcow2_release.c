@@ -189,6 +189,25 @@ int blk_release_runs(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 	return ret ? ret : err;
 }
 
+/*
+ * A table that the kernel has copied since, and that only snapshots had when
+ * the image was opened (by a daemon that adopts): the kernel's reference is
+ * one of several.
+ */
+static bool is_shared_table(struct blk_qcow2 *q, const struct dm_qcow_run *r)
+{
+	uint64_t c = r->offset >> q->h.cluster_bits;
+	const struct blk_meta_run *m = blk_meta_find(&q->meta, r->offset);
+	struct blk_slot *s;
+
+	if (!(r->flags & DM_QCOW_RUN_METADATA) || r->length != q->cs ||
+	    !m || m->off != r->offset || m->kind != BLK_META_INACTIVE_L2 ||
+	    c >> q->rb_bits >= q->rt_n || blk_slot_get(q, c >> q->rb_bits, &s))
+		return false;
+	return blk_refcount_get(s->buf, q->h.refcount_order,
+				c & ((1ULL << q->rb_bits) - 1)) > 1;
+}
+
 int blk_release_judged(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 		       size_t n, bool *refused)
 {
@@ -196,7 +215,8 @@ int blk_release_judged(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
 
 	/* Maximal stretches of good runs, so that they share flushes */
 	for (size_t i = 0, from = 0; i <= n && !ret; i++) {
-		if (i < n && blk_release_may_drop(q, &runs[i]))
+		if (i < n && (blk_release_may_drop(q, &runs[i]) ||
+			      is_shared_table(q, &runs[i])))
 			continue;
 		*refused |= i < n;
 		if (i > from) {

@@ -95,8 +95,9 @@ static int check_data_option(const struct blk_node *n, struct blk_error *e)
 
 	if (wanted == !!n->data)
 		return 0;
-	return blk_error_set(e, BLK_ERR_USAGE, EINVAL, wanted ?
-			     "'data-file' is required for this image" :
+	return blk_error_set(e, wanted ? BLK_ERR_FAILED : BLK_ERR_USAGE,
+			     EINVAL, wanted ?
+			     "the image has an external data file and does not say which: 'data-file' is required" :
 			     "'data-file' can only be set for images with an external data file");
 }
 

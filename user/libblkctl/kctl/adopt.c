@@ -141,6 +141,9 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 	if (blk_grant_drop(a, l.v, l.n))
 		ret = -EIO;
 	blk_run_list_free(&l);
+	/* its daemon may have died when it had moved metadata, and not said so */
+	if (!ret && suspended)
+		ret = blk_attachment_claim(a, DM_QCOW_CLAIM_ANEW, NULL);
 	/* without a certain state no scan: the mark stays for the next user */
 	if (ret)
 		atomic_store(&a->keep_mark, true);

@@ -251,18 +251,10 @@ static int bitmaps_up(struct attaching *w, struct blk_error *e)
 
 static int claim_up(struct attaching *w, struct blk_error *e)
 {
-	struct blk_attachment *a = w->a;
-	struct dm_qcow_run *runs = NULL;
-	size_t n = 0;
-	int ret;
+	int ret = blk_attachment_claim(w->a, 0, e);
 
-	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
 	if (!ret)
-		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n, 0,
-				     e);
-	free(runs);
-	if (!ret)
-		blk_attachment_connect(a);
+		blk_attachment_connect(w->a);
 	return ret;
 }
 

@@ -65,6 +65,21 @@ void blk_attachment_connect(struct blk_attachment *a)
 	blk_qcow2_set_ops(a->image, &ops, a);
 }
 
+int blk_attachment_claim(struct blk_attachment *a, uint32_t flags,
+			 struct blk_error *e)
+{
+	struct dm_qcow_run *runs = NULL;
+	size_t n = 0;
+	int ret;
+
+	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
+	if (!ret)
+		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n,
+				     flags, e);
+	free(runs);
+	return ret;
+}
+
 void blk_attachment_connect_unclaimed(struct blk_attachment *a)
 {
 	static const struct blk_qcow2_ops ops = { .grown = grown };

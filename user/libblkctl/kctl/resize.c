@@ -62,20 +62,6 @@ static int check(const struct blk_attachment *a, uint64_t size, bool shrink,
 	return -EINVAL;
 }
 
-/* Everything the daemon has in the image, after it may have moved. */
-static int claim_anew(struct blk_attachment *a, struct blk_error *e)
-{
-	struct dm_qcow_run *runs blk_auto_free = NULL;
-	size_t n = 0;
-	int ret;
-
-	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
-	if (!ret)
-		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n,
-				     DM_QCOW_CLAIM_ANEW, e);
-	return ret;
-}
-
 /* The same table as before, over another length. */
 static int load(const struct resizing *r, uint64_t size, struct blk_error *e)
 {
@@ -100,7 +86,7 @@ static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 		blk_attachment_connect(a);
 	}
 	/* it may have moved something before it failed */
-	err = claim_anew(a, ret ? NULL : e);
+	err = blk_attachment_claim(a, DM_QCOW_CLAIM_ANEW, ret ? NULL : e);
 	ret = ret ? ret : err;
 	return ret ? ret : load(r, size, e);
 }

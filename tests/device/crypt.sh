@@ -6,6 +6,7 @@
 # knowing the key, and nothing of it stays behind.
 #
 # requires: qemu-img qemu-io dmsetup losetup gcc python3
+# timeout: 300
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/luks.sh"
 

@@ -28,7 +28,8 @@ static LIST_HEAD(dcache_lru);
 static unsigned long dcache_nr;
 static atomic_long_t dcache_bytes;	/* cached, or about to be */
 static LLIST_HEAD(dcache_dead);
-static u32 dcache_asked[1 << HASH_BITS];
+static u64 dcache_missed[1 << HASH_BITS];	/* tag and number of the miss */
+static atomic_t dcache_misses;
 
 static unsigned int decomp_cache_mb;
 module_param(decomp_cache_mb, uint, 0644);
@@ -176,15 +177,16 @@ void qcow_dcache_add(struct qcow_dc *c)
 	spin_unlock(&dcache_lock);
 }
 
-bool qcow_dcache_seen(const struct qcow_image *img, u64 key)
+bool qcow_dcache_seen(const struct qcow_image *img, u64 key, u32 size)
 {
 	u64 hash = hash_64(key + (unsigned long)img, 64);
-	u32 *asked = &dcache_asked[hash >> (64 - HASH_BITS)];
+	u64 *missed = &dcache_missed[hash >> (64 - HASH_BITS)];
+	u32 nr = atomic_inc_return(&dcache_misses);
+	u64 old = READ_ONCE(*missed);
 
-	if (READ_ONCE(*asked) == (u32)hash)
-		return true;
-	WRITE_ONCE(*asked, (u32)hash);
-	return false;
+	WRITE_ONCE(*missed, hash << 32 | nr);
+	return old >> 32 == (u32)hash &&
+		nr - (u32)old < dcache_limit(size) / size;
 }
 
 void qcow_dcache_drop(const struct qcow_image *img)

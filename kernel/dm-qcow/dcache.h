@@ -65,11 +65,13 @@ struct qcow_dc *qcow_dcache_alloc(const struct qcow_image *img, u64 key,
 /* Its data is there: from here on everybody finds it. */
 void qcow_dcache_add(struct qcow_dc *c);
 
-/*
- * Has this cluster been asked for before? Remembers that it has.  A hint, from
+/**
+ * qcow_dcache_seen - a cluster is missed; has it been so lately?
+ * @size: of the cluster, bytes
+ * True: a cluster that had been cached then would still be there.  A hint, from
  * a small table without locks: either answer may be wrong.
  */
-bool qcow_dcache_seen(const struct qcow_image *img, u64 key);
+bool qcow_dcache_seen(const struct qcow_image *img, u64 key, u32 size);
 
 /* Forgets all clusters of an image. */
 void qcow_dcache_drop(const struct qcow_image *img);

@@ -197,7 +197,8 @@ static struct job *job_take(struct qcow_decomp *d, u64 key)
 	if (job) {
 		list_move_tail(&job->node, &d->busy);
 		job->key = key;
-		job->first = !qcow_dcache_seen(d->img, key);
+		job->first = !qcow_dcache_seen(d->img, key,
+					       d->img->cluster_size);
 		d->running++;
 	}
 	return job;
@@ -341,7 +342,8 @@ static void job_read(struct job *job, u64 off, u32 len)
 		queue_work(decomp_wq, &job->work);
 }
 
-static void job_start(struct job *job)
+/* False: all who wait are in the backlog, since there is no memory. */
+static bool job_start(struct job *job)
 {
 	struct qcow_decomp *d = job->d;
 	struct qcow_image *img = d->img;
@@ -357,17 +359,21 @@ static void job_start(struct job *job)
 	while (!job_prepare(job, want)) {
 		job = job_hand_over(job);
 		if (!job)
-			return;
+			return false;
 	}
 	/* behind the device's end are zeroes */
 	have = first < bytes ? min_t(u64, want, bytes - first) : 0;
 	have = round_down(have, block);
 	memset(job->buf + have, 0, want - have);
 	job_read(job, first, have);
+	return true;
 }
 
-/* Serves one of the two, or makes it wait for a job; may begin that. */
-static void decomp_request(struct qcow_decomp *d, u64 key, struct bio *bio,
+/*
+ * Serves one of the two, or makes it wait for a job; may begin that.  False: it
+ * is in the backlog.
+ */
+static bool decomp_request(struct qcow_decomp *d, u64 key, struct bio *bio,
 			   struct qcow_sleeper *s)
 {
 	struct qcow_dc *dc = NULL;
@@ -388,14 +394,15 @@ static void decomp_request(struct qcow_decomp *d, u64 key, struct bio *bio,
 		qcow_waiters_add(job ? &job->waiters : &d->backlog, bio, s);
 	spin_unlock(&d->lock);
 	if (start)
-		job_start(job);
+		return job_start(job);
 	if (!dc)
-		return;
+		return job;
 	qcow_waiters_init(&w);
 	qcow_waiters_add(&w, bio, s);
 	qcow_waiters_fill(&w, dc->data, 0);
 	qcow_dcache_put(dc);
 	qcow_waiters_end(&w);
+	return true;
 }
 
 /* Takes the next from the backlog, if a job is free; false: none. */
@@ -406,32 +413,36 @@ static bool backlog_pop(struct qcow_decomp *d, struct bio **bio,
 	*s = NULL;
 	spin_lock(&d->lock);
 	if (!list_empty(&d->free)) {
-		*bio = bio_list_pop(&d->backlog.bios);
-		if (!*bio)
-			*s = list_first_entry_or_null(&d->backlog.sleepers,
-						      struct qcow_sleeper, node);
+		/* there are few who sleep: one for each worker */
+		*s = list_first_entry_or_null(&d->backlog.sleepers,
+					      struct qcow_sleeper, node);
 		if (*s)
 			list_del(&(*s)->node);
+		else
+			*bio = bio_list_pop(&d->backlog.bios);
 	}
 	spin_unlock(&d->lock);
 	return *bio || *s;
 }
 
-/* A job has become free: the backlog goes on, until it waits again. */
+/*
+ * A job has become free: the backlog goes on, until it has to wait again, for a
+ * job or for the memory that job 0 has.
+ */
 static void decomp_kick(struct qcow_decomp *d)
 {
 	struct qcow_sleeper *s;
 	struct bio *bio;
 
-	while (backlog_pop(d, &bio, &s)) {
-		decomp_request(d, bio ? qcow_io(bio)->host : s->key, bio, s);
+	while (backlog_pop(d, &bio, &s) &&
+	       decomp_request(d, bio ? qcow_io(bio)->host : s->key, bio, s))
 		cond_resched();
-	}
 }
 
 /*
  * How much of the cluster to decompress.  The first look into the middle of
- * one may well stay the only one, and half of the work is enough then.  Others
+ * one may well stay the only one for longer than the cache would keep it, and
+ * half of the work is enough then.  Others
  * would need the rest: nobody can join any more.  (A zstd block is as large as
  * most clusters, so nothing would be saved.)
  */

@@ -111,7 +111,10 @@ attached() {
 	t "remove both" detach older
 	t_rc 5 "one that is not there" \
 		blkctl create no "$image" --read-only --snapshot three
-	t_rc 2 "to be written" blkctl create no "$image" --snapshot one
+	t "one of them, without a word on writing" \
+		attach old "$image" --snapshot one
+	is "$(blockdev --getro /dev/mapper/old)" 1 "can only be read"
+	t "remove it" detach old
 	t "the image is as it was" check_image "$image"
 	t "the active state too" qemu-img compare -f raw -F qcow2 model.raw "$image"
 }

@@ -4,7 +4,7 @@
 
 usage: compressed.py data FILE MIB
            random, text and zeroes in pieces of many sizes; the last MiB of
-           every eight is zeroes
+           every four is zeroes
        compressed.py pieces DEVICE FILE SECONDS THREADS
            random pieces of the device, many at once, are those of the file
        compressed.py salvage DEVICE FILE CLUSTER
@@ -47,7 +47,7 @@ def data(path, mib):
     with open(path, "wb") as f:
         for i in range(int(mib)):
             part = b""
-            while i % 8 != 7 and len(part) < 1 << 20:
+            while i % 4 != 3 and len(part) < 1 << 20:
                 part += piece(512 << rng.randrange(9))
             f.write(part[:1 << 20].ljust(1 << 20, b"\0"))
 
@@ -156,7 +156,9 @@ def flip(path, seed):
         if i % 2:
             continue
         for _ in range(rng.choice((1, 1, 4, 64))):
-            at = off + rng.randrange(min(length, rng.choice((16, length))))
+            # the next one may begin in the last sector
+            mine = max(length - 511, 8)
+            at = off + rng.randrange(min(mine, rng.choice((16, mine))))
             old = image.read(at, 1)
             image.write(at, bytes([old[0] ^ 1 << rng.randrange(8)]))
 

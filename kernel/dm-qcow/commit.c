@@ -474,6 +474,7 @@ static void commit_end(struct qcow_image *img, struct commit_run *run, int r)
 		tables_done(img);	/* before slices can be reclaimed */
 	list_for_each_entry_safe(s, next, &run->copied, copied)
 		thaw_slice(img, s, !r);
+	qcow_slice_cache_trim(img);
 	trace_qcow_commit(img, run->nr_copied, run->nr_tables, r);
 	qcow_stat_inc(dev->stats, commits);
 	qcow_stat_add(dev->stats, slices_written, run->nr_copied);

@@ -146,6 +146,16 @@ static unsigned long slices_reclaim(struct qcow_image *img, unsigned long want,
 	return done;
 }
 
+void qcow_slice_cache_trim(struct qcow_image *img)
+{
+	long over = atomic_long_read(&slices_total) - slice_limit();
+
+	/* twice: at first they have been used */
+	if (over > 0)
+		slices_reclaim(img, over,
+			       2 * atomic_long_read(&img->nr_slices));
+}
+
 void qcow_slice_cache_drop(struct qcow_image *img)
 {
 	struct qcow_slice *s;

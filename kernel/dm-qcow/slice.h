@@ -77,6 +77,8 @@ void qcow_slices_exit(void);
 /* 0 or -ENOMEM; qcow_slice_cache_exit() in either case. */
 int qcow_slice_cache_init(struct qcow_image *img);
 void qcow_slice_cache_exit(struct qcow_image *img);
+/* Slices are clean now: those beyond the limit go. */
+void qcow_slice_cache_trim(struct qcow_image *img);
 /* Frees every slice.  None may be pinned or loading. */
 void qcow_slice_cache_drop(struct qcow_image *img);
 

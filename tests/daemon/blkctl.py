@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import tempfile
@@ -305,6 +306,8 @@ def on_terminal(d, answers):
     """Runs create on a terminal; its exit status and all that was shown"""
     pid, fd = pty.fork()
     if not pid:
+        # a shell ignores it for what it starts in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(os.path.join(BIN, "blkctl"),
                  ["blkctl", "--socket", d.path, "create", "x", d.image])
     shown = b""

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Fuzzes a whole image: open, metadata, mark, grants, release, leak scan, trim.
+ * Fuzzes a whole image: open, snapshots, repair, bitmaps, metadata, mark,
+ * grants, release, leak scan, trim, and changes of size.
  *
  * The input is a sparse image: a header of at most 512 bytes, then patches
  * { cluster u8, offset u16, length u8, bytes } of an image of 32 clusters in a
  * memory file.  Whatever the image says, nothing may be written below the
  * first cluster but the header, no grant may overlap another, and everything
- * must end.
+ * must end.  An image that was repaired is not dirty.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -62,6 +63,51 @@ static void check_grants(const struct blk_qcow2 *q,
 	}
 }
 
+static void repair(struct blk_qcow2 *q)
+{
+	const struct qcow2_header *h = blk_qcow2_header(q);
+	bool dirty = h->incompatible_features & QCOW2_INCOMPAT_DIRTY;
+	struct blk_error e;
+	bool repaired;
+
+	if (!blk_qcow2_repair(q, &repaired, &e) &&
+	    (repaired != dirty ||
+	     h->incompatible_features & QCOW2_INCOMPAT_DIRTY))
+		abort();
+}
+
+static void find_snapshots(struct blk_qcow2 *q)
+{
+	struct blk_qcow2_snapshot s;
+	struct blk_error e;
+
+	for (const char *tag = "1aZ"; *tag; tag++) {
+		blk_qcow2_snapshot_find(q, tag, &s, &e);
+		blk_qcow2_snapshot_clear(&s);
+	}
+}
+
+/* The kernel may hold grants: these must not be given out again. */
+static void resize(struct blk_qcow2 *q)
+{
+	const struct qcow2_header *h = blk_qcow2_header(q);
+	uint64_t size = h->size & ~511ULL;
+	uint64_t more = qcow2_cluster_size(h) * 70 + 512;
+	struct dm_qcow_run runs[32];
+	struct blk_error e;
+	size_t n = 16, again = 16;
+
+	if (blk_qcow2_alloc(q, 20000, runs, &n, &e))
+		return;
+	if (!blk_qcow2_resize(q, size + more, false, size + more / 2, &e) &&
+	    h->size != size + more)
+		abort();
+	if (!blk_qcow2_alloc(q, 20000, runs + n, &again, &e))
+		check_grants(q, runs, n + again);
+	blk_qcow2_resize(q, size / 2 & ~511ULL, true, 0, &e);
+	blk_qcow2_resize(q, size + 512, false, 0, &e);
+}
+
 static void use_image(struct blk_qcow2 *q)
 {
 	struct dm_qcow_run runs[32], *meta = NULL;
@@ -73,6 +119,9 @@ static void use_image(struct blk_qcow2 *q)
 	/* enough for a larger refcount table where that is little */
 	want = qcow2_cluster_size(blk_qcow2_header(q)) > 512 ? 100000 : 3 << 20;
 	blk_qcow2_can_attach(q, true, &e);
+	find_snapshots(q);
+	repair(q);
+	blk_qcow2_bitmaps_begin(q, true, &e);
 	if (!blk_qcow2_metadata(q, &meta, &n_meta, &e))
 		free(meta);
 	if (blk_qcow2_pad(q, true, &e) || blk_qcow2_mark(q, &was, &e))
@@ -88,6 +137,7 @@ static void use_image(struct blk_qcow2 *q)
 		blk_qcow2_scan_end(q, &leaks, &e);
 	blk_qcow2_release(q, runs, n + more, &e);
 	blk_qcow2_release(q, runs, 1, &e);
+	resize(q);
 	blk_qcow2_trim(q, &e);
 	blk_qcow2_unmark(q, &e);
 }

@@ -259,6 +259,60 @@ static void test_power(const char *opts, const char *more, bool lose_block)
 			 opts, more);
 }
 
+struct fault {
+	long n;		/* changes so far */
+	long at;	/* which one fails */
+	bool ever;	/* and all after it */
+};
+
+static int fail_op(void *opaque, enum blk_file_op op, uint64_t off,
+		   uint64_t len, const void *data)
+{
+	struct fault *f = opaque;
+	long n = f->n++;
+
+	return n == f->at || (f->ever && n > f->at) ? -EIO : 0;
+}
+
+/* The host fails at one change: dirty or repaired, and it can be tried again. */
+static bool one_fault(long at, bool ever, bool *over)
+{
+	struct fault f = { .at = at, .ever = ever };
+	bool did = false, ok;
+	struct img i;
+
+	ok = !sh("cp --sparse=always base.qcow2 w.qcow2") &&
+		img_open(&i, "w.qcow2");
+	if (ok) {
+		i.f->hook = fail_op;
+		i.f->hook_opaque = &f;
+		ok = !blk_qcow2_repair(i.q, &did, &i.e) == did;
+	}
+	img_close(&i);
+	*over = f.n <= at;
+	return ok && state_ok(NULL, "w.qcow2", 0) && recovers(NULL, "w.qcow2");
+}
+
+static void test_faults(const char *opts)
+{
+	bool ok = make(opts, ":"), over = false;
+	long k = 0;
+	struct img i;
+
+	ok = ok && img_open(&i, "i.qcow2");
+	if (ok) {
+		set_dirty(&i);
+		ok = plant_refcounts(&i);
+		plant_copied(&i);
+		img_put_be64(&i, i.h->refcount_table_offset, 0);
+	}
+	img_close(&i);
+	ok = ok && !sh("cp i.qcow2 base.qcow2");
+	for (; ok && !over; k++)
+		ok = one_fault(k, false, &over) && one_fault(k, true, &over);
+	ksft_test_result(ok, "an error at each of %ld changes%s", k - 1, opts);
+}
+
 #define SNAPSHOT	"qemu-img snapshot -c a i.qcow2 && " \
 			"qemu-io -f qcow2 -c 'write -P 9 64k 128k' i.qcow2 >/dev/null"
 #define PACKED		"qemu-io -f qcow2 -c 'write -c -P 7 4M 64k' " \
@@ -300,6 +354,8 @@ int main(void)
 	test_power("", SNAPSHOT, false);
 	test_power(",cluster_size=4k,refcount_bits=1", ":", true);
 	test_power(",cluster_size=512", ":", true);
+	test_faults(",cluster_size=4k,refcount_bits=1");
+	test_faults(",cluster_size=512");
 	cut_forget();
 	ksft_finished();
 }

@@ -241,6 +241,62 @@ static void test_power(const char *opts, const char *more, uint64_t from,
 			 n_ops, opts, more, (unsigned long long)to);
 }
 
+struct fault {
+	long n;		/* changes so far */
+	long at;	/* which one fails */
+	bool ever;	/* and all after it */
+};
+
+static int fail_op(void *opaque, enum blk_file_op op, uint64_t off,
+		   uint64_t len, const void *data)
+{
+	struct fault *f = opaque;
+	long n = f->n++;
+
+	return n == f->at || (f->ever && n > f->at) ? -EIO : 0;
+}
+
+/* The host fails at one change: no more than leaks, which are known. */
+static bool one_fault(uint64_t to, long at, bool ever, bool *over)
+{
+	struct fault f = { .at = at, .ever = ever };
+	struct img i;
+	bool ok, leaked = false;
+	int ret = 0;
+
+	ok = !sh("cp --sparse=always base.qcow2 w.qcow2") &&
+		img_open(&i, "w.qcow2");
+	if (ok) {
+		i.f->hook = fail_op;
+		i.f->hook_opaque = &f;
+		ret = blk_qcow2_resize(i.q, to, true, 0, &i.e);
+		leaked = blk_qcow2_leaked(i.q);
+	}
+	img_close(&i);
+	*over = f.n <= at;
+	ok = ok && state_ok(NULL, "w.qcow2", 0) && (ret || same("w.qcow2")) &&
+		(leaked || img_has_leaks("w.qcow2", 0)) &&
+		recovers(&to, "w.qcow2");
+	if (!ok)
+		ksft_print_msg("change %ld%s: %d", at, ever ? ", ever" : "", ret);
+	return ok;
+}
+
+static void test_faults(const char *opts, const char *more, uint64_t from,
+			uint64_t to)
+{
+	bool over = false;
+	bool ok = make(opts, from, more) && !sh("cp i.qcow2 base.qcow2") &&
+		expect(from) && !sh("mv want.raw old.raw") && expect(to);
+	long k = 0;
+
+	for (; ok && !over; k++)
+		ok = one_fault(to, k, false, &over) &&
+			one_fault(to, k, true, &over);
+	ksft_test_result(ok, "an error at each of %ld changes: %s; to %llu",
+			 k - 1, opts, (unsigned long long)to);
+}
+
 int main(void)
 {
 	static const char snap[] = "qemu-img snapshot -c a i.qcow2";
@@ -275,6 +331,9 @@ int main(void)
 	test_power("-o cluster_size=4k", snap, 7 << 20, 1 << 20, 0, 1);
 	test_power("-o extended_l2=on -b base.raw -F raw", ":", 3 << 20,
 		   9 << 20, 16 << 20, 1);
+	test_faults("", snap, (3 << 20) + 512, (600 << 20) + 512);
+	test_faults("", snap, 5 << 20, 1 << 20);
+	test_faults("-o cluster_size=512", ":", 1 << 20, 9 << 20);
 	cut_forget();
 	ksft_finished();
 }

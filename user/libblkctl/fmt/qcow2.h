@@ -122,6 +122,8 @@ int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
  * or something stale reaches into it.  An external data file is grown before,
  * and shrunk afterwards, by the caller.  The size changes in one write: a crash
  * before it or after it leaves leaks, or clusters behind the disk's end.
+ * Where ops are set, all metadata is to be claimed anew before the device is
+ * resumed, whatever the result.
  * Refused: version 2 with snapshots; version 2 where zeroes would have to hide
  * a backing file; persistent bitmaps.  The header of blk_qcow2_header() changes.
  */

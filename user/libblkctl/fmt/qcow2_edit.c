@@ -36,7 +36,7 @@ int blk_edit_open(struct blk_edit *d, struct blk_qcow2 *q)
 	d->q = q;
 	d->want = 1;
 	d->entries = q->cs / entry_bytes(d);
-	d->freed = calloc(d->entries + 1, sizeof(*d->freed));
+	d->freed = calloc(BLK_EDIT_FREED + d->entries + 1, sizeof(*d->freed));
 	if (!d->freed || posix_memalign((void **)&d->l2, 4096,
 					BLK_MAX(q->cs, 4096U)))
 		return -ENOMEM;
@@ -93,8 +93,12 @@ int blk_edit_alloc(struct blk_edit *d, uint64_t *off)
 int blk_edit_load(struct blk_edit *d, uint32_t index, bool create)
 {
 	struct blk_qcow2 *q = d->q;
+	int64_t size = blk_q_rounded_size(q);
 	int ret;
 
+	if (size < 0)
+		return (int)size;
+	d->file_size = (uint64_t)size;
 	d->index = index;
 	d->at = d->l1[index] & QCOW2_OFFSET_MASK;
 	d->lo = d->hi = 0;
@@ -124,12 +128,9 @@ int blk_edit_check(const struct blk_edit *d, uint64_t entry, uint64_t bitmap)
 {
 	const struct blk_qcow2 *q = d->q;
 	bool elsewhere = blk_q_has_data_file(q);
-	int64_t size = blk_q_rounded_size(q);
 
-	if (size < 0)
-		return (int)size;
 	if (qcow2_l2_check(entry, q->h.cluster_bits,
-			   elsewhere ? UINT64_MAX : (uint64_t)size,
+			   elsewhere ? UINT64_MAX : d->file_size,
 			   q->h.version) ||
 	    (elsewhere && entry & QCOW2_L2_COMPRESSED))
 		return -EUCLEAN;
@@ -275,12 +276,12 @@ int blk_edit_store(struct blk_edit *d)
 	return ret;
 }
 
-/* Every reference of the table in memory, and the one to it */
+/*
+ * Every reference of the table in memory, and the one to it.  Several tables
+ * share the flush of their refcounts.
+ */
 static int free_table(struct blk_edit *d, bool *bad)
 {
-	struct dm_qcow_run table = { .offset = d->at, .length = d->q->cs };
-	int ret;
-
 	for (uint64_t i = 0; i < d->entries; i++) {
 		uint64_t bitmap, entry = blk_edit_entry(d, i, &bitmap);
 
@@ -289,8 +290,10 @@ static int free_table(struct blk_edit *d, bool *bad)
 		else
 			blk_edit_free(d, entry);
 	}
-	ret = drop_freed(d, bad);
-	return ret ? ret : blk_release_judged(d->q, &table, 1, bad);
+	d->freed[d->n_freed++] = (struct dm_qcow_run){
+		.offset = d->at, .length = d->q->cs,
+	};
+	return d->n_freed >= BLK_EDIT_FREED ? drop_freed(d, bad) : 0;
 }
 
 /* The entries from @from on of a table that stays */
@@ -348,7 +351,7 @@ static int cut_tables(struct blk_edit *d, uint32_t from, bool *bad)
 			ret = free_table(d, bad);
 		d->l1[i] = 0;
 	}
-	return ret;
+	return ret ? ret : drop_freed(d, bad);
 }
 
 int blk_edit_cut(struct blk_edit *d, uint64_t guest, bool *bad)

@@ -9,10 +9,12 @@
 #include "fmt/qcow2_int.h"
 
 #define BLK_EDIT_POOL	64U	/* runs of clusters in reserve */
+#define BLK_EDIT_FREED	4096U	/* runs freed together, about */
 
 /**
  * struct blk_edit - an editor
  * @l1, @l1_n: the active L1 as on disk, host order
+ * @file_size: bytes, rounded up to clusters, when the table was loaded
  * @want: clusters that will be needed still, about
  * @pool, @n_pool: clusters in reserve: refcount 1, claimed
  * @l2, @entries: the L2 table in memory, and how many entries it has
@@ -26,6 +28,7 @@ struct blk_edit {
 	struct blk_qcow2 *q;
 	uint64_t *l1;
 	uint32_t l1_n;
+	uint64_t file_size;
 	uint64_t want;
 	struct dm_qcow_run pool[BLK_EDIT_POOL];
 	size_t n_pool;

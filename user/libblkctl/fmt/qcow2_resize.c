@@ -374,8 +374,8 @@ static int resize(struct blk_qcow2 *q, uint64_t size, uint64_t backing_size,
 		q->leaked = true;
 	/* Nothing was given out meanwhile that is not counted. */
 	blk_alloc_forget(q);
-	if (!ret)	/* memory for the allocator is taken now, not later */
-		blk_alloc_prepare(q, NULL);
+	/* memory for the allocator is taken now, not when a grant is due */
+	blk_alloc_prepare(q, NULL);
 	if (ret == -EUCLEAN)
 		return blk_q_corrupt(q, e, "its tables are not as they must be");
 	if (ret < 0 && why.err && e)

@@ -24,7 +24,10 @@ remove_leftovers() {
 
 # steps STEP...: all of them must do what they should; $output
 steps() {
-	output=$("$tool" "$@" 2>&1)
+	local rc=0
+	output=$("$tool" "$@" 2>&1) || rc=$?
+	printf '%s\n' "$output"
+	return $rc
 }
 
 # orphan STEP...: and then it is killed

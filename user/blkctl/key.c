@@ -197,8 +197,11 @@ static int read_silently(int fd, const char *image, struct key *k)
 
 	if (tcgetattr(fd, &was))
 		return -errno;
-	for (i = 0; i < NR_SIGNALS; i++)
-		sigaction(fatal_signals[i], &act, &old[i]);
+	for (i = 0; i < NR_SIGNALS; i++) {
+		sigaction(fatal_signals[i], NULL, &old[i]);
+		if (old[i].sa_handler != SIG_IGN)
+			sigaction(fatal_signals[i], &act, NULL);
+	}
 	quiet = was;
 	quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
 	rc = tcsetattr(fd, TCSAFLUSH, &quiet) ? -errno : 0;

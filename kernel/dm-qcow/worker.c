@@ -201,10 +201,6 @@ bool qcow_worker_refuses(struct qcow_target *t, struct bio *bio)
 	return false;
 }
 
-/*
- * Copy-on-write ends where a lower layer's slices must be read first: whether
- * it reads as zeroes there decides how a write is done.
- */
 static void process_write(struct qcow_target *t, struct bio *bio)
 {
 	struct qcow_extent x = { .len = bio->bi_iter.bi_size };

@@ -19,8 +19,6 @@ features_on="
 	snapshots	internal snapshots
 	luks		encryption
 "
-features_off="
-"
 
 # has_feature NAME
 has_feature() {

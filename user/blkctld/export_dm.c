@@ -28,6 +28,24 @@
 #include "kernel.h"
 #include "log.h"
 
+/* @done answers @rq.  QMP_LATER or -errno. */
+static int start_work(struct dm_export *d, void (*run)(struct blk_ev_work *w),
+		      void (*done)(struct blk_ev_work *w),
+		      struct qmp_request *rq, struct blk_error *e)
+{
+	int ret;
+
+	d->work.run = run;
+	d->work.done = done;
+	ret = blk_ev_work_start(d->x.s->ev, &d->work);
+	if (ret)
+		return blk_error_set(e, BLK_ERR_FAILED, -ret,
+				     "Could not start a thread: %s",
+				     strerror(-ret));
+	d->rq = rq;
+	return QMP_LATER;
+}
+
 /*
  * Adding
  */
@@ -147,15 +165,7 @@ static int dm_start(struct export *x, struct qmp_request *rq,
 	if (strlen(d->label) >= DM_QCOW_LABEL_MAX)
 		return blk_error_set(e, BLK_ERR_USAGE, ENAMETOOLONG,
 				     "Block export id is too long");
-	d->work.run = attach_run;
-	d->work.done = attach_done;
-	ret = blk_ev_work_start(x->s->ev, &d->work);
-	if (ret)
-		return blk_error_set(e, BLK_ERR_FAILED, -ret,
-				     "Could not start a thread: %s",
-				     strerror(-ret));
-	d->rq = rq;
-	return QMP_LATER;
+	return start_work(d, attach_run, attach_done, rq, e);
 }
 
 /*
@@ -310,19 +320,10 @@ static int dm_resize(struct export *x, struct qmp_request *rq, uint64_t size,
 		     bool shrink, struct blk_error *e)
 {
 	struct dm_export *d = to_dm(x);
-	int ret;
 
 	d->new_size = size;
 	d->shrink = shrink;
-	d->work.run = resize_run;
-	d->work.done = resize_done;
-	ret = blk_ev_work_start(x->s->ev, &d->work);
-	if (ret)
-		return blk_error_set(e, BLK_ERR_FAILED, -ret,
-				     "Could not start a thread: %s",
-				     strerror(-ret));
-	d->rq = rq;
-	return QMP_LATER;
+	return start_work(d, resize_run, resize_done, rq, e);
 }
 
 /*

@@ -60,15 +60,37 @@ static void free_objects(const struct blk_adopted *l)
 	blk_file_close(l->data);
 }
 
+/* Another device that was adopted has brought the node back already? */
+static struct blk_node *find_ready(struct blk_graph *g, const char *name,
+				   const struct blk_file *file)
+{
+	struct blk_node *n = name ? blk_node_find(g, name) : NULL;
+	const struct blk_file *f = n ? blk_node_file(n) : NULL;
+
+	return f && n->state == BLK_NODE_READY && !n->writers &&
+		blk_file_same(f, file) ? n : NULL;
+}
+
+/* A raw image has its file to itself, or shares it with others. */
+static struct blk_node *find_file(struct blk_graph *g,
+				  const struct blk_adopted *l, bool top)
+{
+	struct blk_node *n = top || l->image || l->bare ? NULL :
+		find_ready(g, l->file_name, l->file);
+
+	return n && n->file ? n : NULL;
+}
+
 /* The nodes of one layer, without their objects. */
 static struct blk_node *new_layer(struct blk_graph *g,
 				  const struct blk_adopted *l, bool top,
 				  bool read_only)
 {
+	struct blk_node *same = find_file(g, l, top);
 	struct blk_node *file, *data = NULL, *n = NULL;
 
-	file = new_file(g, l->bare ? l->name : l->file_name, l->file,
-			read_only);
+	file = same ? same : new_file(g, l->bare ? l->name : l->file_name,
+				      l->file, read_only);
 	if (!file || l->bare)
 		return file;
 	if (l->data)
@@ -77,7 +99,8 @@ static struct blk_node *new_layer(struct blk_graph *g,
 		n = new_adopted(g, l->image ? "qcow2" : "raw", l->name,
 				!top && !l->name, read_only, l->file->path);
 	if (!n) {
-		blk_node_unlink(g, file);
+		if (!same)
+			blk_node_unlink(g, file);
 		if (data)
 			blk_node_unlink(g, data);
 		return NULL;
@@ -92,23 +115,21 @@ static void give_objects(struct blk_node *n, const struct blk_adopted *l)
 {
 	if (l->bare)
 		n->file = l->file;
+	else if (n->child->file)
+		blk_file_close(l->file);	/* another's, shared */
 	else
 		blk_node_replace(n, l->file, l->image);
 	if (l->data)
 		n->data->file = l->data;
 }
 
-/* Another device that was adopted has brought it back already? */
 static struct blk_node *find_same(struct blk_graph *g,
 				  const struct blk_adopted *l, size_t depth)
 {
-	struct blk_node *n = l->name ? blk_node_find(g, l->name) : NULL;
-	const struct blk_file *f = n ? blk_node_file(n) : NULL;
+	struct blk_node *n = find_ready(g, l->name, l->file);
 
-	return f && n->state == BLK_NODE_READY && !n->writers &&
-		blk_node_is_qcow2(n) == !!l->image &&
-		blk_node_depth(n) == depth && blk_file_same(f, l->file) ?
-		n : NULL;
+	return n && blk_node_is_qcow2(n) == !!l->image &&
+		blk_node_depth(n) == depth ? n : NULL;
 }
 
 int blk_node_add_adopted(struct blk_graph *g, const struct blk_adopted *layers,

@@ -126,22 +126,26 @@ void blk_scan_step(struct blk_attachment *a, const struct blk_kdev *k)
 {
 	int ret;
 
-	if (phase(a) == BLK_SCAN_WALKED) {
-		a->cookie++;
-		a->scan.cookie = a->cookie;
-		/* a device that cannot commit keeps its leaks */
-		ret = k->mode >= DM_QCOW_MODE_READ_ONLY ? -EROFS :
-			blk_genl_commit(a->genl, a->dev, a->session,
-					a->scan.cookie, NULL);
-		if (ret) {
-			fail(a);
-			blk_feeder_notify(a, BLK_ATTACH_SCANNED);
-		} else {
-			set_phase(a, BLK_SCAN_BARRIER);
-		}
+	if (phase(a) != BLK_SCAN_WALKED && phase(a) != BLK_SCAN_BARRIER)
+		return;
+	/* it keeps its leaks; a commit that has failed has ended, too */
+	if (k->mode >= DM_QCOW_MODE_READ_ONLY) {
+		fail(a);
+		blk_feeder_notify(a, BLK_ATTACH_SCANNED);
 		return;
 	}
-	if (phase(a) != BLK_SCAN_BARRIER || k->cookie < a->scan.cookie)
+	if (phase(a) == BLK_SCAN_WALKED) {
+		a->scan.cookie = ++a->cookie;
+		/*
+		 * Where it is just being suspended: later, or
+		 * blk_scan_finish() does without.
+		 */
+		if (!blk_genl_commit(a->genl, a->dev, a->session,
+				     a->scan.cookie, NULL))
+			set_phase(a, BLK_SCAN_BARRIER);
+		return;
+	}
+	if (k->cookie < a->scan.cookie)
 		return;
 	while ((ret = blk_grant_reap(a)) > 0)
 		if (blk_feeder_interrupted(a))

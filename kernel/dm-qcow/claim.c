@@ -20,8 +20,11 @@ void qcow_claims_init(struct qcow_claims *c)
 
 	mutex_init(&c->lock);
 	c->nr_pages = 0;
-	for (i = 0; i < QCOW_CLAIM_KINDS; i++)
-		xa_init(&c->pages[i]);
+	c->anew = false;
+	for (i = 0; i < QCOW_CLAIM_KINDS; i++) {
+		xa_init(&c->store[i]);
+		c->pages[i] = &c->store[i];
+	}
 }
 
 void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
@@ -29,11 +32,26 @@ void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
 	unsigned long index;
 	void *page;
 
-	xa_for_each(&c->pages[kind], index, page) {
+	xa_for_each(c->pages[kind], index, page) {
 		kfree(page);
 		c->nr_pages--;
 	}
-	xa_destroy(&c->pages[kind]);
+	xa_destroy(c->pages[kind]);
+}
+
+void qcow_claims_begin_anew(struct qcow_claims *c)
+{
+	lockdep_assert_held(&c->lock);
+	qcow_claims_reset(c, QCOW_CLAIM_ANEW);
+	c->anew = true;
+}
+
+void qcow_claims_end_anew(struct qcow_claims *c)
+{
+	lockdep_assert_held(&c->lock);
+	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
+	swap(c->pages[QCOW_CLAIM_DAEMON], c->pages[QCOW_CLAIM_ANEW]);
+	c->anew = false;
 }
 
 void qcow_claims_exit(struct qcow_claims *c)
@@ -50,7 +68,7 @@ bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 	unsigned long *page;
 
 	lockdep_assert_held(&c->lock);
-	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	page = xa_load(c->pages[kind], nr / PAGE_BITS);
 	return page && test_bit(nr % PAGE_BITS, page);
 }
 
@@ -60,14 +78,14 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 	int r;
 
 	lockdep_assert_held(&c->lock);
-	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	page = xa_load(c->pages[kind], nr / PAGE_BITS);
 	if (!page) {
 		if (c->nr_pages == PAGES_MAX)
 			return -EFBIG;
 		page = kzalloc(PAGE_SIZE, GFP_NOIO);
 		if (!page)
 			return -ENOMEM;
-		r = xa_err(xa_store(&c->pages[kind], nr / PAGE_BITS, page,
+		r = xa_err(xa_store(c->pages[kind], nr / PAGE_BITS, page,
 				    GFP_NOIO));
 		if (r) {
 			kfree(page);
@@ -83,7 +101,7 @@ void qcow_claim_clear(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 	unsigned long *page;
 
 	lockdep_assert_held(&c->lock);
-	page = xa_load(&c->pages[kind], nr / PAGE_BITS);
+	page = xa_load(c->pages[kind], nr / PAGE_BITS);
 	if (page)
 		__clear_bit(nr % PAGE_BITS, page);
 }
@@ -98,13 +116,18 @@ void qcow_unclaim_range(struct qcow_claims *c, enum qcow_claim kind, u64 first,
 int qcow_claim_range(struct qcow_claims *c, enum qcow_claim kind, u64 first,
 		     u64 nr)
 {
+	enum qcow_claim k;
 	u64 i;
 	int r;
 
-	for (i = 0; i < nr; i++)
-		if (qcow_claim_is_metadata(c, first + i) ||
-		    qcow_claim_test(c, QCOW_CLAIM_DATA, first + i))
-			return -EUCLEAN;
+	for (i = 0; i < nr; i++) {
+		for (k = QCOW_CLAIM_DAEMON; k <= QCOW_CLAIM_DATA; k++) {
+			if (k == QCOW_CLAIM_DAEMON && kind == QCOW_CLAIM_ANEW)
+				continue;
+			if (qcow_claim_test(c, k, first + i))
+				return -EUCLEAN;
+		}
+	}
 	for (i = 0; i < nr; i++) {
 		r = qcow_claim_set(c, kind, first + i);
 		if (r < 0) {

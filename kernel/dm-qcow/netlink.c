@@ -239,17 +239,19 @@ static int claim_runs(struct qcow_device *dev, enum qcow_claim kind,
 }
 
 /*
- * Forgets what was claimed.  Where the daemon has changed the mapping, data
- * and tables may be elsewhere, too; the next resume claims them again.
+ * Where the daemon has changed the mapping, data and tables may be elsewhere,
+ * too: what they claimed is forgotten, the next resume claims them again.
  */
-static int claims_anew(struct qcow_device *dev, struct qcow_image *img)
+static int begin_anew(struct qcow_device *dev, struct qcow_image *img)
 {
 	struct qcow_claims *c = &img->claims;
 
 	lockdep_assert_held(&c->lock);
-	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
+	qcow_claims_begin_anew(c);
 	if (!READ_ONCE(img->stale))
 		return 0;
+	/* stale: it is suspended, or all I/O fails */
+	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
 	qcow_claims_reset(c, QCOW_CLAIM_KERNEL);
 	qcow_claims_reset(c, QCOW_CLAIM_DATA);
 	qcow_claims_reset(c, QCOW_CLAIM_SEEN);
@@ -258,27 +260,27 @@ static int claims_anew(struct qcow_device *dev, struct qcow_image *img)
 
 static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 {
-	struct nlattr *flags = info->attrs[DM_QCOW_A_FLAGS];
+	struct nlattr *attr = info->attrs[DM_QCOW_A_FLAGS];
 	struct qcow_image *img = qcow_device_target(dev)->img;
+	u32 flags = attr ? nla_get_u32(attr) : 0;
 	struct qcow_claims *c = &img->claims;
 	const struct dm_qcow_run *runs;
 	unsigned int n;
-	bool anew;
 	int r;
 
-	if (flags && nla_get_u32(flags) & ~DM_QCOW_CLAIM_ANEW)
+	if (flags & ~(DM_QCOW_CLAIM_ANEW | DM_QCOW_CLAIM_ALL))
 		return -EINVAL;
-	anew = flags && nla_get_u32(flags);
-	if (anew && test_bit(QCOW_DEV_ACTIVE, &dev->flags))
-		return -EBUSY;
 	r = get_runs(dev, info, qcow_image_bytes(img), &runs, &n);
 	if (r)
 		return r;
 	mutex_lock(&c->lock);
-	if (anew)
-		r = claims_anew(dev, img);
+	if (flags & DM_QCOW_CLAIM_ANEW)
+		r = begin_anew(dev, img);
 	if (!r)
-		r = claim_runs(dev, QCOW_CLAIM_DAEMON, runs, n);
+		r = claim_runs(dev, c->anew ? QCOW_CLAIM_ANEW :
+			       QCOW_CLAIM_DAEMON, runs, n);
+	if (!r && flags & DM_QCOW_CLAIM_ALL && c->anew)
+		qcow_claims_end_anew(c);
 	mutex_unlock(&c->lock);
 	return r;
 }

@@ -39,4 +39,14 @@ t "abandoned, adopted, and suspended in between" steps "attach disk $image" \
 	abandon "sh dmsetup suspend disk" "adopt disk" \
 	"sh cmp -n 20971520 /dev/mapper/disk $dir/data" "wait scanned" detach
 t "the image is clean again" clean "$image"
+
+# With clusters of 512 bytes the refcount table soon has to move, and where it
+# was its successor finds free clusters.
+image=$(mkimg small 48M -o cluster_size=512)
+head -c 40M /dev/urandom >data
+write="dd if=$dir/data of=/dev/mapper/small bs=1M oflag=direct status=none"
+t "a refcount table moved before its daemon died" steps "attach small $image" \
+	"sh $write count=20" abandon adopt "sh $write skip=20 seek=20" \
+	"sh cmp -n 41943040 /dev/mapper/small $dir/data" "wait scanned" detach
+t "where it was is in use again" clean "$image"
 done_testing

@@ -84,11 +84,14 @@
  *
  * DM_QCOW_CMD_CLAIM
  *     DM_QCOW_A_RUNS: binary, struct dm_qcow_run[]
- *     DM_QCOW_A_FLAGS: u32, DM_QCOW_CLAIM_ANEW: forget what was claimed
- *                      before (EBUSY unless suspended)
+ *     DM_QCOW_A_FLAGS: u32, DM_QCOW_CLAIM_ANEW: what is claimed from this one
+ *                      on replaces what was claimed before, as soon as
+ *                      DM_QCOW_CLAIM_ALL says that this was the last of it;
+ *                      until then both is metadata
  *   Says that these clusters hold metadata of the daemon's.  Before the first
  *   writable resume: all of them; later: before a new one is written; after a
- *   HANDOVER in which the daemon moved metadata: all of them, anew.
+ *   HANDOVER in which the daemon moved metadata, and by a daemon that took over
+ *   from one that may have done so: all of them, anew.
  *   EUCLEAN: one of them is a claimed cluster already (nothing is claimed).
  *
  * DM_QCOW_CMD_GRANT
@@ -223,6 +226,7 @@ enum dm_qcow_mode {
 #define DM_QCOW_EV_GONE		(1U << 6)	/* the device was removed */
 
 #define DM_QCOW_CLAIM_ANEW	(1U << 0)
+#define DM_QCOW_CLAIM_ALL	(1U << 1)
 
 #define DM_QCOW_GRANT_HOST_FULL	(1U << 0)
 

@@ -111,10 +111,13 @@ static int barrier(struct blk_attachment *a, bool suspended)
 	ret = blk_genl_commit(a->genl, a->dev, a->session, ++a->cookie, NULL);
 	while (!ret) {
 		ret = blk_genl_get(a->genl, a->dev, 0, &k, NULL);
-		if (ret || k.cookie >= a->cookie)
+		if (ret)
 			return ret;
+		/* first: a commit that has failed has ended, too */
 		if (k.mode >= DM_QCOW_MODE_READ_ONLY)
 			return -EROFS;
+		if (k.cookie >= a->cookie)
+			return 0;
 		if (blk_now_ns() > until)
 			return -ETIMEDOUT;
 		poll(&p, 1, COMMIT_POLL_MS);
@@ -141,9 +144,9 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 	if (blk_grant_drop(a, l.v, l.n))
 		ret = -EIO;
 	blk_run_list_free(&l);
-	/* its daemon may have died when it had moved metadata, and not said so */
-	if (!ret && suspended)
-		ret = blk_attachment_claim(a, DM_QCOW_CLAIM_ANEW, NULL);
+	/* its daemon has moved metadata: where that was there is space now */
+	if (!ret)
+		ret = blk_attachment_claim(a, true, NULL);
 	/* without a certain state no scan: the mark stays for the next user */
 	if (ret)
 		atomic_store(&a->keep_mark, true);

@@ -251,7 +251,7 @@ static int bitmaps_up(struct attaching *w, struct blk_error *e)
 
 static int claim_up(struct attaching *w, struct blk_error *e)
 {
-	int ret = blk_attachment_claim(w->a, 0, e);
+	int ret = blk_attachment_claim(w->a, false, e);
 
 	if (!ret)
 		blk_attachment_connect(w->a);

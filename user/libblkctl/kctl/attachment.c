@@ -41,7 +41,8 @@ static int claim(void *opaque, const struct dm_qcow_run *runs, size_t n)
 {
 	struct blk_attachment *a = opaque;
 
-	return blk_genl_claim(a->genl, a->dev, a->session, runs, n, 0, NULL);
+	return blk_genl_claim(a->genl, a->dev, a->session, runs, n, false,
+			      NULL);
 }
 
 static int grown(void *opaque, uint64_t size)
@@ -65,7 +66,7 @@ void blk_attachment_connect(struct blk_attachment *a)
 	blk_qcow2_set_ops(a->image, &ops, a);
 }
 
-int blk_attachment_claim(struct blk_attachment *a, uint32_t flags,
+int blk_attachment_claim(struct blk_attachment *a, bool anew,
 			 struct blk_error *e)
 {
 	struct dm_qcow_run *runs = NULL;
@@ -75,7 +76,7 @@ int blk_attachment_claim(struct blk_attachment *a, uint32_t flags,
 	ret = blk_qcow2_metadata(a->image, &runs, &n, e);
 	if (!ret)
 		ret = blk_genl_claim(a->genl, a->dev, a->session, runs, n,
-				     flags, e);
+				     anew, e);
 	free(runs);
 	return ret;
 }

@@ -140,10 +140,10 @@ void blk_attachment_session(struct blk_attachment *a);
 /* Connects the image's allocator with the kernel (claims, loop size). */
 void blk_attachment_connect(struct blk_attachment *a);
 /*
- * Claims all of the daemon's metadata in the image; @flags: DM_QCOW_CLAIM_ANEW
- * where some of it may have moved, and the device is suspended.
+ * Claims all of the daemon's metadata in the image; @anew: in place of all
+ * that was claimed before, where some of it may have moved.
  */
-int blk_attachment_claim(struct blk_attachment *a, uint32_t flags,
+int blk_attachment_claim(struct blk_attachment *a, bool anew,
 			 struct blk_error *e);
 /* The same without claims: while the device is suspended and handed over. */
 void blk_attachment_connect_unclaimed(struct blk_attachment *a);

@@ -542,9 +542,10 @@ int blk_genl_adopt(struct blk_genl *g, uint64_t dev, const char *label,
 }
 
 int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
-		   const struct dm_qcow_run *runs, size_t n, uint32_t flags,
+		   const struct dm_qcow_run *runs, size_t n, bool anew,
 		   struct blk_error *e)
 {
+	uint32_t flags = anew ? DM_QCOW_CLAIM_ANEW : 0;
 	size_t part;
 	int ret = 0;
 
@@ -552,6 +553,8 @@ int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
 		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
 		session_begin(g, DM_QCOW_CMD_CLAIM, dev, session);
 		put_runs(g, runs, part);
+		if (anew && part == n)
+			flags |= DM_QCOW_CLAIM_ALL;
 		if (flags)
 			put_u32(g, DM_QCOW_A_FLAGS, flags);
 		flags = 0;

@@ -68,9 +68,9 @@ int blk_genl_list(struct blk_genl *g, struct blk_kdev **list, size_t *n,
 		  struct blk_error *e);
 int blk_genl_adopt(struct blk_genl *g, uint64_t dev, const char *label,
 		   uint64_t *session, uint64_t *seq, struct blk_error *e);
-/* Splits into messages.  @flags: DM_QCOW_CLAIM_ANEW goes with the first. */
+/* Splits into messages.  @anew: these replace all that was claimed before. */
 int blk_genl_claim(struct blk_genl *g, uint64_t dev, uint64_t session,
-		   const struct dm_qcow_run *runs, size_t n, uint32_t flags,
+		   const struct dm_qcow_run *runs, size_t n, bool anew,
 		   struct blk_error *e);
 /* one message: n <= DM_QCOW_MAX_RUNS; @granted (may be NULL): after it */
 int blk_genl_grant(struct blk_genl *g, uint64_t dev, uint64_t session,

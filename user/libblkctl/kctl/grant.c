@@ -338,7 +338,7 @@ int blk_grant_rest(const struct blk_attachment *a, const struct blk_kdev *k)
 
 	if (k->freed)
 		until = min_u64(until, f->released + REAP_NS);
-	if (f->failed)
+	if (f->failed && f->refused < REFUSED_MAX)
 		until = min_u64(until, retry_time(f, k));
 	return until <= now ? 1 : (until - now) / NS_PER_MS + 1;
 }

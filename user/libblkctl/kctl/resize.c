@@ -86,7 +86,7 @@ static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 		blk_attachment_connect(a);
 	}
 	/* it may have moved something before it failed */
-	err = blk_attachment_claim(a, DM_QCOW_CLAIM_ANEW, ret ? NULL : e);
+	err = blk_attachment_claim(a, true, ret ? NULL : e);
 	ret = ret ? ret : err;
 	return ret ? ret : load(r, size, e);
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # make                 the kernel module for KVER, and the userspace
-# make module user     one of the two; CC=clang SAN=1 DEBUG=1 choose variants
+# make module user     one of the two; CC=clang SAN=1 DEBUG=1 STOP_POINTS=1 choose
+#                      variants
 # make install         DESTDIR=, prefix=/usr, KVER=
 # make dkms            hand the module to DKMS, which follows kernel updates
 # make demo [HOST=1]   the main job, in a guest or on this machine
@@ -57,7 +58,7 @@ PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib
 # what unit tests compare with
 TEST_PKGS := nettle
 
-U := build/user/$(notdir $(CC))$(if $(SAN),-san)
+U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)
 ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer
@@ -78,7 +79,7 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-fPIC -fstack-protector-strong -pthread $(SANFLAGS) \
 	-D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	-DBLKCTL_VERSION='"$(VERSION)"' \
-	-Iuser -Iuser/libblkctl -Ikernel/uapi \
+	$(if $(STOP_POINTS),-DBLK_STOP_POINTS) -Iuser -Iuser/libblkctl -Ikernel/uapi \
 	$(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SANFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
 

@@ -305,6 +305,7 @@ boot_guest() {
 		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
 			--env "PROP_SEED=${PROP_SEED-}" \
+			--env "STOP_EVERY=${STOP_EVERY-}" \
 			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done

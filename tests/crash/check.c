@@ -21,7 +21,8 @@
 
 struct check {
 	const char *disk_path, *log_path, *journal, *backing_path, *file, *work;
-	const char *keep, *fs;
+	const char *keep, *fs, *now, *marks_path;
+	bool clean;
 	uint64_t seed, wanted, qemu;
 	struct disk disk, backing, inner;
 	struct log log;
@@ -36,13 +37,17 @@ struct check {
 
 static const char usage[] =
 "usage: check [OPTION]... DISK LOG\n"
+"       check --now DISK2 --marks FILE [OPTION]... DISK\n"
 "\n"
-"Judges the image on DISK after power cuts at places of LOG.\n"
+"Judges the image on DISK after power cuts at places of LOG; or what became\n"
+"of it, on DISK2.\n"
 "\n"
 "  --journal FILE   what the writer did\n"
 "  --fs ext4        the guest's disk has this file system, and no journal\n"
 "  --file NAME      the image is in this file of an ext4 on DISK\n"
 "  --backing FILE   raw file below the image\n"
+"  --marks FILE     what was acknowledged, a line each\n"
+"  --clean          it must have no leaks, and not be in use\n"
 "  --states N       power cuts (1000)\n"
 "  --seed S         which ones\n"
 "  --no-flushes     as if the disk lied about flushes: must find errors\n"
@@ -157,8 +162,12 @@ static bool open_image(struct check *c)
 	c->img.bytes = c->file ? c->inner.bytes : c->disk.bytes;
 	c->img.backing = c->backing.data;
 	c->img.backing_bytes = c->backing.bytes;
-	/* a file may end inside its last cluster */
-	return image_check(&c->img) || fail(c, c->img.why);
+	if (!image_check(&c->img))
+		return fail(c, c->img.why);
+	if (c->clean && (c->img.leaks || c->img.in_use))
+		return fail(c, "it has leaks, or is marked as in use");
+	return !c->img.leaks || c->img.in_use || c->img.dirty ||
+		fail(c, "there are leaks, and no mark that makes the next user look for them");
 }
 
 static bool check_snapshots(struct check *c)
@@ -238,6 +247,30 @@ static bool run_cuts(struct check *c)
 	return !c->failed && c->checked;
 }
 
+/* What the disk is now, after all that was acknowledged */
+static bool judge_now(struct check *c)
+{
+	FILE *f = c->marks_path ? fopen(c->marks_path, "r") : NULL;
+	size_t marks = 0;
+	char line[40];
+
+	while (f && c->history && fgets(line, sizeof(line), f)) {
+		history_mark(c->history, line, strcspn(line, "\n"));
+		marks++;
+	}
+	if (f)
+		fclose(f);
+	free(c->disk.data);
+	if (disk_load(&c->disk, c->now))
+		fail(c, "it cannot be read");
+	else if (judge(c, true)) {
+		printf("%zu marks, %" PRIu64 " leaks\n", marks, c->img.leaks);
+		return true;
+	}
+	printf("FAILED, after %zu marks: %s\n", marks, c->why);
+	return false;
+}
+
 /* --- the start -------------------------------------------------------------------- */
 
 /* The image as it was before the first entry */
@@ -285,6 +318,9 @@ static bool parse(struct check *c, int argc, char **argv)
 		{ "qemu", required_argument, NULL, 'q' },
 		{ "work", required_argument, NULL, 'w' },
 		{ "keep", required_argument, NULL, 'k' },
+		{ "now", required_argument, NULL, 'N' },
+		{ "marks", required_argument, NULL, 'm' },
+		{ "clean", no_argument, NULL, 'c' },
 		{ }
 	};
 	int opt;
@@ -301,30 +337,40 @@ static bool parse(struct check *c, int argc, char **argv)
 		case 'q': c->qemu = strtoull(optarg, NULL, 0); break;
 		case 'w': c->work = optarg; break;
 		case 'k': c->keep = optarg; break;
+		case 'N': c->now = optarg; break;
+		case 'm': c->marks_path = optarg; break;
+		case 'c': c->clean = true; break;
 		default: return false;
 		}
 	}
+	if (optind + (c->now ? 1 : 2) != argc || !c->wanted)
+		return false;
 	c->disk_path = argv[optind];
 	c->log_path = argv[optind + 1];
-	return optind + 2 == argc && c->wanted;
+	return true;
 }
 
 int main(int argc, char **argv)
 {
 	static struct check c = { .wanted = 1000, .seed = 1, .qemu = 10,
 				  .work = "." };
+	bool clean;
 
-	if (optind + 2 > argc || !parse(&c, argc, argv)) {
+	if (!parse(&c, argc, argv)) {
 		fputs(usage, stderr);
 		return 2;
 	}
-	if (disk_load(&c.disk, c.disk_path) || log_open(&c.log, c.log_path) ||
+	if (disk_load(&c.disk, c.disk_path) ||
+	    (!c.now && log_open(&c.log, c.log_path)) ||
 	    (c.backing_path && disk_load(&c.backing, c.backing_path)) ||
 	    chdir(c.work)) {
 		fprintf(stderr, "check: cannot read what is to be judged\n");
 		return 2;
 	}
+	clean = c.clean;
+	c.clean = false;
 	if (!read_start(&c))
 		return 1;
-	return run_cuts(&c) ? 0 : 1;
+	c.clean = clean;
+	return (c.now ? judge_now(&c) : run_cuts(&c)) ? 0 : 1;
 }

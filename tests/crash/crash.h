@@ -33,6 +33,7 @@ enum rec_kind {
 	REC_ZERO,	/* reads as zeroes afterwards */
 	REC_DISCARD,	/* reads as zeroes, or as before */
 	REC_RESIZE,	/* to @sector sectors */
+	REC_CUT,	/* all that was under way may never have happened */
 };
 
 /* Operation number n is the n-th of the file, counted from 1. */
@@ -44,7 +45,7 @@ struct rec {
 };
 
 /*
- * Marks in the log: "a N": all operations up to N are durable; "f N": this one
+ * Marks in the log, or lines of a file: "aN": all operations up to N are durable; "fN": this one
  * is.
  */
 #define MARK_ALL 'a'
@@ -87,6 +88,7 @@ struct image {
 	uint32_t bits, version, l1_size, order, snapshots;
 	uint64_t l1, rt, rt_n, snapshots_at, incompat;
 	bool extl2, dirty;
+	bool in_use;			/* marked so */
 	uint32_t *refs;			/* references to each cluster */
 	uint8_t *kinds;			/* what each is used for */
 	uint64_t clusters, leaks;
@@ -109,7 +111,7 @@ struct history;
 struct history *history_open(const char *journal, const uint8_t *initial,
 			 uint64_t bytes);
 void history_close(struct history *m);
-/* A mark that the log has before the power cut */
+/* A mark that was there before the power cut */
 void history_mark(struct history *m, const char *text, size_t len);
 /* The largest disk that there ever was, in bytes */
 uint64_t history_room(const struct history *m);

@@ -151,13 +151,21 @@ static uint32_t find(const struct history *m, uint32_t s, uint32_t nr)
 	return NONE;
 }
 
+/* The last one that ended before a cut, of those before operation @nr */
+static uint32_t last_cut(const struct history *m, uint32_t nr)
+{
+	while (nr && m->ops[nr - 1].kind != REC_CUT)
+		nr--;
+	return nr;
+}
+
 /* A discard may be ignored: what was there before it may stay. */
 static void make_durable(struct history *m, uint32_t nr)
 {
 	const struct rec *op = &m->ops[nr - 1];
 	uint32_t from, to;
 
-	if (op->kind == REC_DISCARD)
+	if (op->kind == REC_DISCARD || op->kind == REC_CUT)
 		return;
 	if (op->kind == REC_RESIZE)
 		m->size = (uint64_t)op->sector * SECTOR;
@@ -181,7 +189,11 @@ void history_mark(struct history *m, const char *text, size_t len)
 		return;
 	if (buf[0] == MARK_ONE && nr)
 		make_durable(m, nr);
-	while (buf[0] == MARK_ALL && m->acknowledged < nr)
+	if (buf[0] != MARK_ALL)
+		return;
+	if (m->acknowledged < last_cut(m, nr))
+		m->acknowledged = last_cut(m, nr);
+	while (m->acknowledged < nr)
 		make_durable(m, ++m->acknowledged);
 }
 

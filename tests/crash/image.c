@@ -21,6 +21,7 @@
 #define PACKED (UINT64_C(1) << 62)
 #define DIRTY 1u
 #define EXTL2 16u
+#define IN_USE 0x444d5143u	/* the mark of who has it attached */
 
 enum { K_FREE, K_HEADER, K_RTABLE, K_RBLOCK, K_SNAPS, K_L1, K_L2, K_DATA };
 
@@ -155,6 +156,7 @@ static bool check_extensions(struct image *img)
 	uint64_t at = img->version == 3 ? be32_at(img, 100) : 72;
 	uint64_t name = be64_at(img, 8), end = name ? name : cluster_size(img);
 
+	img->in_use = false;
 	if (name + be32_at(img, 16) > cluster_size(img))
 		return bad(img, "the backing file's name is outside the header");
 	while (at + 8 <= end && be32_at(img, at)) {
@@ -163,6 +165,8 @@ static bool check_extensions(struct image *img)
 		if (len > end - at - 8)
 			return bad(img, "a header extension at %" PRIu64
 				   " is too long", at);
+		if (be32_at(img, at) == IN_USE && len >= 4)
+			img->in_use = be32_at(img, at + 8);
 		at += 8 + ((len + 7) & ~7ULL);
 	}
 	return true;

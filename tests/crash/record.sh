@@ -12,12 +12,12 @@
 
 WRITER=/usr/lib/dm-qcow/writer
 LOWER=crashlog
-disks=($VM_DISKS)
+read -r -a disks <<<"$VM_DISKS"
 
 cleanup_one() {
 	[ ! -e /dev/mapper/disk ] || detach disk
 	! mountpoint -q "$dir/mnt" || umount "$dir/mnt"
-	[ ! -e /dev/mapper/$LOWER ] || dmsetup remove --retry $LOWER
+	[ ! -e "/dev/mapper/$LOWER" ] || dmsetup remove --retry "$LOWER"
 }
 
 # What is in $work/disk, with the log under it; image= says where the image is.
@@ -26,13 +26,13 @@ set_up() {
 	sectors=$(($(stat -c %s "$work/disk") / 512))
 	dd if="$work/disk" of="${disks[0]}" bs=1M oflag=direct conv=fsync \
 		status=none || return
-	dmsetup create $LOWER --table \
+	dmsetup create "$LOWER" --table \
 		"0 $sectors log-writes ${disks[0]} ${disks[1]}" || return
 	udevadm settle
 	image=/dev/mapper/$LOWER
 	[ ! -e "$work/base.raw" ] || cp --sparse=always "$work/base.raw" /scratch/
 	[ ! -e "$work/file" ] || {
-		mkdir -p mnt && mount /dev/mapper/$LOWER mnt || return
+		mkdir -p mnt && mount "/dev/mapper/$LOWER" mnt || return
 		image=$dir/mnt/$(cat "$work/file")
 	}
 }
@@ -45,7 +45,7 @@ step_detach() { detach disk; }
 step_write() { # SEED OPS OPTION...
 	local seed=$1 ops=$2
 	shift 2
-	$WRITER --seed "$seed" --ops "$ops" --journal journal --log $LOWER "$@" \
+	$WRITER --seed "$seed" --ops "$ops" --journal journal --log "$LOWER" "$@" \
 		/dev/mapper/disk
 }
 
@@ -60,24 +60,25 @@ step_killed() { # SEED OPS OPTION...
 		sleep 0.$((RANDOM % 5))
 		start_daemon
 	done
-	wait $pid
+	wait "$pid"
 }
 
 # Beside writes to what is there before and after.
 step_resize() { # BYTES
 	$WRITER --note "3:$(($1 / 512)):0" --journal journal || return
 	blkctl resize disk "$1" --shrink &&
-		$WRITER --note done --journal journal --log $LOWER
+		$WRITER --note "done" --journal journal --log "$LOWER"
 }
 
 # A file system on the device, used and unmounted.
 step_fs() { # SEED ROUNDS
-	local i
+	local i file
 	mkdir -p fs && mount -o discard /dev/mapper/disk fs || return
 	for ((i = 0; i < $2; i++)); do
-		mkdir -p fs/d$((i % 7))
-		head -c $((($1 + i * 7919) % 300000)) /dev/urandom >fs/d$((i % 7))/f$i
-		[ $((i % 3)) != 0 ] || sync fs/d$((i % 7))/f$i
+		file=fs/d$((i % 7))/f$i
+		mkdir -p "${file%/*}"
+		head -c $((($1 + i * 7919) % 300000)) /dev/urandom >"$file"
+		[ $((i % 3)) != 0 ] || sync "$file"
 		[ $((i % 5)) != 4 ] || rm -f fs/d*/f$((i - 3))
 	done
 	fio --name=x --filename=fs/fio --size=2M --direct=1 --rw=randwrite \
@@ -96,7 +97,7 @@ record() {
 		step_${line%% *} ${line#* } || { echo "step: $line"; return 1; }
 	done <"$work/steps"
 	cleanup_one
-	[ ! -e /dev/mapper/$LOWER ] || return
+	[ ! -e "/dev/mapper/$LOWER" ] || return
 	$WRITER --save-log "${disks[1]}" "$work/log" && cp journal "$work/journal"
 	note "$name: log of $(($(stat -c %s "$work/log") >> 20)) MiB"
 }

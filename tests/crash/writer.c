@@ -3,7 +3,7 @@
  * The load of the crash test: random operations on a device, many at once,
  * whose sectors describe themselves. Each operation is in the journal before
  * it begins; what a flush or a FUA write has acknowledged goes as a mark into
- * the log below the image. Also copies that log to a file.
+ * the log below the image, or as a line into a file. Also copies that log.
  *
  * Operations that run at once never overlap: each sector has one history.
  */
@@ -27,7 +27,7 @@ struct writer {
 	struct rnd rnd;
 	struct io io;
 	const char *log_name;		/* device of dm-log-writes */
-	int journal;
+	int journal, acks;		/* -1: none */
 	uint32_t seq;			/* operations in the journal */
 	uint32_t cluster, limit;	/* in sectors */
 	uint32_t max;			/* sectors of one operation with data */
@@ -49,14 +49,18 @@ static const char usage[] =
 "  --flushes P      percent that are flushes or FUA (20)\n"
 "  --discards P     percent that are discards or zeroes (20)\n"
 "  --journal FILE   what is done is noted there, behind what it has\n"
-"  --log NAME       the device-mapper device that takes marks\n";
+"  --log NAME       the device-mapper device that takes marks\n"
+"  --acks FILE      the file that takes them\n";
 
 static int mark(const struct writer *w, char kind, uint32_t seq)
 {
 	struct dm_task *t;
 	char text[40];
-	int ok;
+	int ok, n;
 
+	n = snprintf(text, sizeof(text), "%c%u\n", kind, seq);
+	if (w->acks >= 0 && write(w->acks, text, n) != n)
+		return -EIO;
 	if (!w->log_name)
 		return 0;
 	t = dm_task_create(DM_DEVICE_TARGET_MSG);
@@ -274,7 +278,7 @@ static int save_log(const char *device, const char *path)
 
 struct options {
 	uint64_t seed, ops, cluster, limit;
-	const char *journal, *note;
+	const char *journal, *note, *acks;
 	bool save;
 };
 
@@ -289,6 +293,7 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		{ "discards", required_argument, NULL, 'd' },
 		{ "journal", required_argument, NULL, 'j' },
 		{ "log", required_argument, NULL, 'g' },
+		{ "acks", required_argument, NULL, 'a' },
 		{ "save-log", no_argument, NULL, 'S' },
 		{ "note", required_argument, NULL, 'N' },
 		{ }
@@ -305,6 +310,7 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		case 'd': w->discards = strtoul(optarg, NULL, 0); break;
 		case 'j': o->journal = optarg; break;
 		case 'g': w->log_name = optarg; break;
+		case 'a': o->acks = optarg; break;
 		case 'S': o->save = true; break;
 		case 'N': o->note = optarg; break;
 		default: return false;
@@ -314,11 +320,13 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		o->cluster >= SECTOR && (o->save || o->journal);
 }
 
-static int open_journal(struct writer *w, const char *path)
+static int open_journal(struct writer *w, const char *path, const char *acks)
 {
+	const int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
 	struct stat st;
 
-	w->journal = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	w->acks = acks ? open(acks, flags, 0666) : -1;
+	w->journal = open(path, flags, 0666);
 	if (w->journal < 0 || fstat(w->journal, &st))
 		return -errno;
 	w->seq = st.st_size / sizeof(struct rec);
@@ -364,7 +372,7 @@ static int work(struct writer *w, const struct options *o, const char *device)
 
 int main(int argc, char **argv)
 {
-	static struct writer w = { .flushes = 20, .discards = 20 };
+	static struct writer w = { .acks = -1, .flushes = 20, .discards = 20 };
 	struct options o = { .seed = 1, .ops = 400, .cluster = 65536 };
 	int ret;
 
@@ -375,7 +383,7 @@ int main(int argc, char **argv)
 	if (o.save) {
 		ret = save_log(argv[optind], argv[optind + 1]);
 	} else {
-		ret = open_journal(&w, o.journal);
+		ret = open_journal(&w, o.journal, o.acks);
 		if (!ret)
 			ret = o.note ? note_other(&w, o.note) :
 				work(&w, &o, argv[optind]);

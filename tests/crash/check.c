@@ -27,6 +27,7 @@ struct check {
 	struct disk disk, backing, inner;
 	struct log log;
 	struct history *history;
+	struct files *files;
 	struct image img;
 	uint8_t *guest, *snapshots[4], *again;
 	uint64_t room;
@@ -148,8 +149,9 @@ static bool check_fs(struct check *c)
 		return fail(c, "cannot write a file");
 	if (run("e2fsck -E journal_only -y guest", 3) & ~1)
 		return fail(c, "the guest's file system does not recover");
-	return !run("e2fsck -fn guest", 1) ||
-		fail(c, "the guest's file system is damaged");
+	if (run("e2fsck -fn guest", 1))
+		return fail(c, "the guest's file system is damaged");
+	return files_verify(c->files, "guest", c->marks, c->why, sizeof(c->why));
 }
 
 /* --- one power cut ---------------------------------------------------------------- */
@@ -203,8 +205,11 @@ static void pass_marks(struct check *c, size_t at)
 	for (; c->marks < at; c->marks++) {
 		const struct entry *e = &c->log.v[c->marks];
 
-		if (c->history && e->flags & LOG_MARK)
+		if (!(e->flags & LOG_MARK))
+			continue;
+		if (c->history)
 			history_mark(c->history, (const char *)e->data, e->bytes);
+		files_mark(c->files, (const char *)e->data, e->bytes);
 	}
 }
 
@@ -294,6 +299,7 @@ static bool read_start(struct check *c)
 			return false;
 		c->room = history_room(c->history);
 	}
+	c->files = files_new();
 	c->guest = malloc(c->room);
 	c->again = malloc(c->room);
 	for (uint32_t i = 0; i < c->img.snapshots && i < 4; i++) {
@@ -302,7 +308,7 @@ static bool read_start(struct check *c)
 		    !image_read(&c->img, i, c->snapshots[i], c->room))
 			return false;
 	}
-	return c->guest && c->again;
+	return c->guest && c->again && c->files;
 }
 
 static bool parse(struct check *c, int argc, char **argv)

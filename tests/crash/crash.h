@@ -104,6 +104,20 @@ bool image_check(struct image *img);
 bool image_read(struct image *img, int nr, uint8_t *out, uint64_t bytes);
 void image_free(struct image *img);
 
+/* --- files of a file system in the image (files.c) ------------------------------- */
+
+/* Marks: "s/NAME:BYTES": it is synced; "r/NAME": it will be removed. */
+#define MARK_SYNCED 's'
+#define MARK_GONE 'r'
+
+struct files;
+
+struct files *files_new(void);
+void files_mark(struct files *f, const char *text, size_t len);
+/* Are some of them in the file system in file @fs? */
+bool files_verify(const struct files *f, const char *fs, uint64_t seed,
+		  char *why, size_t room);
+
 /* --- the history (history.c) --------------------------------------------------------- */
 
 struct history;

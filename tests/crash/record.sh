@@ -15,6 +15,7 @@ LOWER=crashlog
 read -r -a disks <<<"$VM_DISKS"
 
 cleanup_one() {
+	! mountpoint -q "$dir/fs" || umount "$dir/fs"
 	[ ! -e /dev/mapper/disk ] || detach disk
 	! mountpoint -q "$dir/mnt" || umount "$dir/mnt"
 	[ ! -e "/dev/mapper/$LOWER" ] || dmsetup remove --retry "$LOWER"
@@ -70,16 +71,28 @@ step_resize() { # BYTES
 		$WRITER --note "done" --journal journal --log "$LOWER"
 }
 
+fs_mark() { dmsetup message "$LOWER" 0 mark "$1"; }
+
 # A file system on the device, used and unmounted.
 step_fs() { # SEED ROUNDS
-	local i file
+	local i file size
 	mkdir -p fs && mount -o discard /dev/mapper/disk fs || return
 	for ((i = 0; i < $2; i++)); do
 		file=fs/d$((i % 7))/f$i
 		mkdir -p "${file%/*}"
-		head -c $((($1 + i * 7919) % 300000)) /dev/urandom >"$file"
-		[ $((i % 3)) != 0 ] || sync "$file"
-		[ $((i % 5)) != 4 ] || rm -f fs/d*/f$((i - 3))
+		size=$((($1 + i * 7919) % 300000))
+		fs_mark "r${file#fs}"
+		rm -f "$file"
+		# It ends early, and yes with it.
+		yes "${file#fs}" 2>/dev/null | head -c "$size" >"$file"
+		[ $((i % 3)) != 0 ] || {
+			sync "$file" && fs_mark "s${file#fs}:$size" || return
+		}
+		[ $((i % 5)) != 4 ] || {
+			file=fs/d$(((i - 3) % 7))/f$((i - 3))
+			fs_mark "r${file#fs}"
+			rm -f "$file"
+		}
 	done
 	fio --name=x --filename=fs/fio --size=2M --direct=1 --rw=randwrite \
 		--bssplit=4k/70:16k/30 --sync=1 --io_size=1M --randseed="$1" \

@@ -21,7 +21,7 @@
 
 struct check {
 	const char *disk_path, *log_path, *journal, *backing_path, *file, *work;
-	const char *keep, *fs, *now, *marks_path;
+	const char *keep, *fs, *now, *marks_path, *samples;
 	bool clean;
 	uint64_t seed, wanted, qemu;
 	struct disk disk, backing, inner;
@@ -52,6 +52,7 @@ static const char usage[] =
 "  --states N       power cuts (1000)\n"
 "  --seed S         which ones\n"
 "  --no-flushes     as if the disk lied about flushes: must find errors\n"
+"  --samples DIR    leave some of the disks there, one in 50\n"
 "  --qemu N         so many of them are judged by qemu-img as well (10)\n"
 "  --work DIR       for temporary files (.)\n"
 "  --keep DIR       where the disks of failures are left\n";
@@ -227,6 +228,15 @@ static void report(struct check *c, const struct cut *cut)
 	save(path, c->disk.data, c->disk.bytes);
 }
 
+static void save_sample(struct check *c, size_t nr)
+{
+	char path[1024];
+
+	snprintf(path, sizeof(path), "%s/cut-%zu", c->samples, nr);
+	if (!save(path, c->img.disk, c->img.bytes))
+		report(c, &(struct cut){ .at = nr });
+}
+
 static bool run_cuts(struct check *c)
 {
 	struct rnd rnd = { .state = c->seed };
@@ -244,6 +254,8 @@ static bool run_cuts(struct check *c)
 		c->checked++;
 		if (!judge(c, by_qemu))
 			report(c, &cuts[i]);
+		else if (c->samples && i % 50 == 25)
+			save_sample(c, i);
 	}
 	free(cuts);
 	printf("%zu power cuts in %zu entries with %zu flushes, %zu of them judged by qemu-img, at most %"
@@ -325,6 +337,7 @@ static bool parse(struct check *c, int argc, char **argv)
 		{ "work", required_argument, NULL, 'w' },
 		{ "keep", required_argument, NULL, 'k' },
 		{ "now", required_argument, NULL, 'N' },
+		{ "samples", required_argument, NULL, 'S' },
 		{ "marks", required_argument, NULL, 'm' },
 		{ "clean", no_argument, NULL, 'c' },
 		{ }
@@ -344,6 +357,7 @@ static bool parse(struct check *c, int argc, char **argv)
 		case 'w': c->work = optarg; break;
 		case 'k': c->keep = optarg; break;
 		case 'N': c->now = optarg; break;
+		case 'S': c->samples = optarg; break;
 		case 'm': c->marks_path = optarg; break;
 		case 'c': c->clean = true; break;
 		default: return false;

@@ -19,6 +19,8 @@
 
 #include "states.h"
 
+#define CLUSTER_MAX (UINT64_C(2) << 20)
+
 /* The file "image", with a key's file to be filled in */
 #define WITH_KEY "--object secret,id=s,file=%s " \
 	"--image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image"
@@ -102,6 +104,20 @@ static bool save(const char *path, const uint8_t *data, uint64_t bytes)
 	return fine;
 }
 
+/* A file may end inside its last cluster. */
+static bool pad(struct disk *d)
+{
+	uint64_t bytes = (d->bytes + CLUSTER_MAX - 1) & ~(CLUSTER_MAX - 1);
+	uint8_t *data = realloc(d->data, bytes);
+
+	if (!data)
+		return false;
+	memset(data + d->bytes, 0, bytes - d->bytes);
+	d->data = data;
+	d->bytes = bytes;
+	return true;
+}
+
 /* Takes the image out of the file system on the disk. */
 static bool take_out(struct check *c)
 {
@@ -116,7 +132,7 @@ static bool take_out(struct check *c)
 	free(c->inner.data);
 	if (run(line, 1) || disk_load(&c->inner, "inner"))
 		return fail(c, "the image's file is not there");
-	return true;
+	return pad(&c->inner) || fail(c, "out of memory");
 }
 
 /* What the guest finds, or finds in a snapshot */

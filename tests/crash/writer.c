@@ -33,6 +33,7 @@ struct writer {
 	uint32_t max;			/* sectors of one operation with data */
 	uint32_t hot[HOT];
 	unsigned int flushes, discards;	/* percent */
+	bool no_fua;
 	struct op batch[BATCH_MAX];
 	uint32_t seqs[BATCH_MAX];
 };
@@ -47,6 +48,7 @@ static const char usage[] =
 "  --cluster B      bytes of a cluster\n"
 "  --limit B        only this far into the device\n"
 "  --flushes P      percent that are flushes or FUA (20)\n"
+"  --no-fua         flushes only\n"
 "  --discards P     percent that are discards or zeroes (20)\n"
 "  --journal FILE   what is done is noted there, behind what it has\n"
 "  --log NAME       the device-mapper device that takes marks\n"
@@ -93,7 +95,7 @@ static enum op_type pick_type(struct writer *w)
 	};
 
 	if (rnd_percent(&w->rnd, w->flushes))
-		return rnd_percent(&w->rnd, 50) ? OP_FLUSH : OP_FUA;
+		return rnd_percent(&w->rnd, 50) || w->no_fua ? OP_FLUSH : OP_FUA;
 	if (rnd_percent(&w->rnd, w->discards))
 		return zeroes[rnd_below(&w->rnd, 5)];
 	return OP_WRITE;
@@ -294,6 +296,7 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		{ "journal", required_argument, NULL, 'j' },
 		{ "log", required_argument, NULL, 'g' },
 		{ "acks", required_argument, NULL, 'a' },
+		{ "no-fua", no_argument, NULL, 'F' },
 		{ "save-log", no_argument, NULL, 'S' },
 		{ "note", required_argument, NULL, 'N' },
 		{ }
@@ -311,6 +314,7 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		case 'j': o->journal = optarg; break;
 		case 'g': w->log_name = optarg; break;
 		case 'a': o->acks = optarg; break;
+		case 'F': w->no_fua = true; break;
 		case 'S': o->save = true; break;
 		case 'N': o->note = optarg; break;
 		default: return false;

@@ -20,8 +20,6 @@
 void sector_make(void *buf, uint32_t where, uint32_t seq);
 /* Is it one of sector @where? Then @seq says which. */
 bool sector_parse(const void *buf, uint32_t where, uint32_t *seq);
-/* Are both of the same place, and is @a the later one? */
-bool sector_is_later(const void *a, const void *b);
 /* What a disk holds that nobody has written to yet */
 void sector_poison(void *buf, uint64_t where);
 bool sector_is_zero(const void *buf);

@@ -214,11 +214,9 @@ class Disk:
     def write(self, verb="write", ops=None):
         flushes = self.rnd.choice([3, 10, 25, 50])
         discards = self.rnd.choice([0, 10, 30])
-        # Where sectors do not tell, the log has no order of FUA writes.
-        no_fua = " --no-fua" if self.f.get("luks") else ""
-        return "%s %d %d --cluster %d --flushes %d --discards %d%s" % (
+        return "%s %d %d --cluster %d --flushes %d --discards %d" % (
             verb, self.rnd.randrange(1 << 30), ops or self.ops, self.cluster,
-            flushes, discards, no_fua)
+            flushes, discards)
 
     def steps(self):
         if "fs" in self.f:

@@ -60,15 +60,6 @@ bool sector_parse(const void *buf, uint32_t where, uint32_t *seq)
 	return !memcmp(w, buf, SECTOR);
 }
 
-bool sector_is_later(const void *a, const void *b)
-{
-	uint64_t x[3], y[3];
-
-	memcpy(x, a, sizeof(x));
-	memcpy(y, b, sizeof(y));
-	return x[0] == MAGIC && y[0] == MAGIC && x[1] == y[1] && x[2] > y[2];
-}
-
 bool sector_is_zero(const void *buf)
 {
 	const uint8_t *p = buf;

@@ -7,7 +7,7 @@
  *
  * dm-log-writes has a flush behind those writes that ended before it began. But
  * it has a FUA write before all others since the last flush, even those that
- * ended earlier: where these overlap, the sectors themselves tell their order.
+ * ended earlier: writer.c sees to it that these never overlap.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -144,26 +144,9 @@ static void keep(struct disk *d, uint64_t at, uint64_t len)
 	memcpy(p->old, d->data + at, len);
 }
 
-static bool overlaps(const struct entry *a, const struct entry *b)
-{
-	return a->sector < b->sector + b->count &&
-		b->sector < a->sector + a->count;
-}
-
-/* Has a FUA write since the last flush been to the same place? */
-static bool meets_fua(const struct log *log, const struct entry *e)
-{
-	if (e->flags & (LOG_FUA | LOG_DISCARD))
-		return false;
-	for (const struct entry *f = e; f-- > log->v && !(f->flags & LOG_FLUSH);)
-		if (f->flags & LOG_FUA && overlaps(f, e))
-			return true;
-	return false;
-}
-
 /* Sectors [from, to) of an entry */
-static void apply(struct disk *d, const struct log *log, const struct entry *e,
-		  uint64_t from, uint64_t to, bool undo)
+static void apply(struct disk *d, const struct entry *e, uint64_t from,
+		  uint64_t to, bool undo)
 {
 	uint64_t at = (e->sector + from) * SECTOR, len = (to - from) * SECTOR;
 
@@ -171,40 +154,32 @@ static void apply(struct disk *d, const struct log *log, const struct entry *e,
 		return;
 	if (undo)
 		keep(d, at, len);
-	if (!(e->flags & LOG_DISCARD) && !meets_fua(log, e)) {
+	if (!(e->flags & LOG_DISCARD)) {
 		memcpy(d->data + at, e->data + from * SECTOR, len);
 		return;
 	}
-	for (uint64_t s = from; s < to; s++) {
-		uint8_t *p = d->data + (e->sector + s) * SECTOR;
-
-		if (e->flags & LOG_DISCARD)
-			sector_poison(p, e->sector + s);
-		else if (!sector_is_later(p, e->data + s * SECTOR))
-			memcpy(p, e->data + s * SECTOR, SECTOR);
-	}
+	for (uint64_t s = from; s < to; s++)
+		sector_poison(d->data + (e->sector + s) * SECTOR, e->sector + s);
 }
 
-static void apply_sectors(struct disk *d, const struct log *log,
-			  const struct entry *e, struct rnd *rnd)
+static void apply_sectors(struct disk *d, const struct entry *e, struct rnd *rnd)
 {
 	for (uint64_t s = 0; s < e->count; s++)
 		if (rnd_percent(rnd, 50))
-			apply(d, log, e, s, s + 1, true);
+			apply(d, e, s, s + 1, true);
 }
 
-static void apply_maybe(struct disk *d, const struct log *log,
-			const struct entry *e, const struct cut *cut,
-			struct rnd *rnd)
+static void apply_maybe(struct disk *d, const struct entry *e,
+			const struct cut *cut, struct rnd *rnd)
 {
 	static const unsigned char percent[CUT_MODES] = {
 		[CUT_ALL] = 100, [CUT_HALF] = 50, [CUT_FEW] = 15, [CUT_MOST] = 85,
 	};
 
 	if (cut->mode == CUT_TORN)
-		apply_sectors(d, log, e, rnd);
+		apply_sectors(d, e, rnd);
 	else if (rnd_percent(rnd, percent[cut->mode]))
-		apply(d, log, e, 0, e->count, true);
+		apply(d, e, 0, e->count, true);
 }
 
 void disk_cut(struct disk *d, const struct log *log, const struct cut *cut)
@@ -220,7 +195,7 @@ void disk_cut(struct disk *d, const struct log *log, const struct cut *cut)
 	if (flushed && log->v[flushed - 1].count)
 		flushed--;
 	for (; d->done < flushed; d->done++)
-		apply(d, log, &log->v[d->done], 0, log->v[d->done].count, false);
+		apply(d, &log->v[d->done], 0, log->v[d->done].count, false);
 	for (size_t i = flushed; i < cut->at; i++) {
 		const struct entry *e = &log->v[i];
 		/* the last one may not have ended */
@@ -228,9 +203,9 @@ void disk_cut(struct disk *d, const struct log *log, const struct cut *cut)
 			(i + 1 < cut->at || cut->mode == CUT_ALL);
 
 		if (sure)
-			apply(d, log, e, 0, e->count, true);
+			apply(d, e, 0, e->count, true);
 		else if (e->count)
-			apply_maybe(d, log, e, cut, &rnd);
+			apply_maybe(d, e, cut, &rnd);
 	}
 }
 

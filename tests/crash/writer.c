@@ -5,7 +5,9 @@
  * it begins; what a flush or a FUA write has acknowledged goes as a mark into
  * the log below the image, or as a line into a file. Also copies that log.
  *
- * Operations that run at once never overlap: each sector has one history.
+ * Operations that run at once never overlap: each sector has one history. A FUA
+ * write is to clusters only that nothing has been written to since the last
+ * flush: the log does not tell which came first.
  */
 #include <endian.h>
 #include <errno.h>
@@ -22,6 +24,7 @@
 #include "../prop/prop.h"
 
 #define HOT 4
+#define RECENT_MAX 4096
 
 struct writer {
 	struct rnd rnd;
@@ -33,7 +36,8 @@ struct writer {
 	uint32_t max;			/* sectors of one operation with data */
 	uint32_t hot[HOT];
 	unsigned int flushes, discards;	/* percent */
-	bool no_fua;
+	struct { uint32_t sector, count; } recent[RECENT_MAX];
+	size_t n_recent;		/* operations since the last flush */
 	struct op batch[BATCH_MAX];
 	uint32_t seqs[BATCH_MAX];
 };
@@ -48,7 +52,6 @@ static const char usage[] =
 "  --cluster B      bytes of a cluster\n"
 "  --limit B        only this far into the device\n"
 "  --flushes P      percent that are flushes or FUA (20)\n"
-"  --no-fua         flushes only\n"
 "  --discards P     percent that are discards or zeroes (20)\n"
 "  --journal FILE   what is done is noted there, behind what it has\n"
 "  --log NAME       the device-mapper device that takes marks\n"
@@ -95,7 +98,7 @@ static enum op_type pick_type(struct writer *w)
 	};
 
 	if (rnd_percent(&w->rnd, w->flushes))
-		return rnd_percent(&w->rnd, 50) || w->no_fua ? OP_FLUSH : OP_FUA;
+		return rnd_percent(&w->rnd, 50) ? OP_FLUSH : OP_FUA;
 	if (rnd_percent(&w->rnd, w->discards))
 		return zeroes[rnd_below(&w->rnd, 5)];
 	return OP_WRITE;
@@ -153,6 +156,19 @@ static bool clashes(const struct writer *w, size_t n)
 	return false;
 }
 
+/* Has something been done to its clusters since the last flush? */
+static bool is_recent(const struct writer *w, const struct op *op)
+{
+	uint32_t from = op->sector - op->sector % w->cluster;
+	uint32_t to = op->sector + op->count + w->cluster;
+
+	for (size_t i = 0; i < w->n_recent; i++)
+		if (w->recent[i].sector < to &&
+		    from < w->recent[i].sector + w->recent[i].count + w->cluster)
+			return true;
+	return w->n_recent == RECENT_MAX;
+}
+
 static enum rec_kind kind_of(enum op_type type)
 {
 	if (type == OP_DISCARD)
@@ -173,6 +189,12 @@ static int add(struct writer *w, size_t n)
 	pick_range(w, op);
 	if (clashes(w, n))
 		return 1;
+	if (op->type == OP_FUA && is_recent(w, op))
+		op->type = OP_WRITE;
+	if (w->n_recent < RECENT_MAX) {
+		w->recent[w->n_recent].sector = op->sector;
+		w->recent[w->n_recent++].count = op->count;
+	}
 	ret = note(w, kind_of(op->type), op->sector, op->count);
 	if (ret)
 		return ret;
@@ -184,6 +206,20 @@ static int add(struct writer *w, size_t n)
 }
 
 /* --- doing ------------------------------------------------------------------ */
+
+/* A flush does not cover what ran beside it. */
+static void forget_flushed(struct writer *w, size_t n)
+{
+	w->n_recent = 0;
+	for (size_t i = 0; i < n; i++) {
+		const struct op *op = &w->batch[i];
+
+		if (op->type == OP_FLUSH)
+			continue;
+		w->recent[w->n_recent].sector = op->sector;
+		w->recent[w->n_recent++].count = op->count;
+	}
+}
 
 /* @before: the last operation that had ended when the batch began */
 static int acknowledge(struct writer *w, size_t n, uint32_t before)
@@ -203,8 +239,10 @@ static int acknowledge(struct writer *w, size_t n, uint32_t before)
 		if (op->type == OP_FUA)
 			ret = mark(w, MARK_ONE, w->seqs[i]);
 	}
-	if (!ret && flushed)
+	if (!ret && flushed) {
+		forget_flushed(w, n);
 		ret = mark(w, MARK_ALL, before);
+	}
 	return ret;
 }
 
@@ -296,7 +334,6 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		{ "journal", required_argument, NULL, 'j' },
 		{ "log", required_argument, NULL, 'g' },
 		{ "acks", required_argument, NULL, 'a' },
-		{ "no-fua", no_argument, NULL, 'F' },
 		{ "save-log", no_argument, NULL, 'S' },
 		{ "note", required_argument, NULL, 'N' },
 		{ }
@@ -314,7 +351,6 @@ static bool parse(struct writer *w, struct options *o, int argc, char **argv)
 		case 'j': o->journal = optarg; break;
 		case 'g': w->log_name = optarg; break;
 		case 'a': o->acks = optarg; break;
-		case 'F': w->no_fua = true; break;
 		case 'S': o->save = true; break;
 		case 'N': o->note = optarg; break;
 		default: return false;

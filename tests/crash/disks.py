@@ -220,7 +220,7 @@ class Disk:
 
     def steps(self):
         if "fs" in self.f:
-            return ["attach", "fs 1 40", "detach", "attach", "fs 2 40", "detach"]
+            return ["attach", "fs 1 30", "detach", "attach", "fs 2 30", "detach"]
         out = ["attach", self.write()]
         if self.f.get("killed"):
             out += [self.write("killed", 3 * self.ops), self.write()]

@@ -36,7 +36,7 @@ struct writer {
 	uint32_t max;			/* sectors of one operation with data */
 	uint32_t hot[HOT];
 	unsigned int flushes, discards;	/* percent */
-	struct { uint32_t sector, count; } recent[RECENT_MAX];
+	struct op recent[RECENT_MAX];
 	size_t n_recent;		/* operations since the last flush */
 	struct op batch[BATCH_MAX];
 	uint32_t seqs[BATCH_MAX];
@@ -142,6 +142,16 @@ static void pick_range(struct writer *w, struct op *op)
 	op->count = n;
 }
 
+/* Copy-on-write takes whole clusters along. */
+static bool shares_cluster(const struct writer *w, const struct op *a,
+			   const struct op *b)
+{
+	uint32_t c = w->cluster;
+
+	return a->sector / c <= (b->sector + b->count - 1) / c &&
+		b->sector / c <= (a->sector + a->count - 1) / c;
+}
+
 static bool clashes(const struct writer *w, size_t n)
 {
 	const struct op *a = &w->batch[n];
@@ -149,7 +159,11 @@ static bool clashes(const struct writer *w, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		const struct op *b = &w->batch[i];
 
-		if (b->type != OP_FLUSH && a->sector < b->sector + b->count &&
+		if (b->type == OP_FLUSH)
+			continue;
+		if (b->type == OP_FUA && shares_cluster(w, a, b))
+			return true;
+		if (a->sector < b->sector + b->count &&
 		    b->sector < a->sector + a->count)
 			return true;
 	}
@@ -159,12 +173,8 @@ static bool clashes(const struct writer *w, size_t n)
 /* Has something been done to its clusters since the last flush? */
 static bool is_recent(const struct writer *w, const struct op *op)
 {
-	uint32_t from = op->sector - op->sector % w->cluster;
-	uint32_t to = op->sector + op->count + w->cluster;
-
 	for (size_t i = 0; i < w->n_recent; i++)
-		if (w->recent[i].sector < to &&
-		    from < w->recent[i].sector + w->recent[i].count + w->cluster)
+		if (shares_cluster(w, op, &w->recent[i]))
 			return true;
 	return w->n_recent == RECENT_MAX;
 }
@@ -191,10 +201,8 @@ static int add(struct writer *w, size_t n)
 		return 1;
 	if (op->type == OP_FUA && is_recent(w, op))
 		op->type = OP_WRITE;
-	if (w->n_recent < RECENT_MAX) {
-		w->recent[w->n_recent].sector = op->sector;
-		w->recent[w->n_recent++].count = op->count;
-	}
+	if (w->n_recent < RECENT_MAX)
+		w->recent[w->n_recent++] = *op;
 	ret = note(w, kind_of(op->type), op->sector, op->count);
 	if (ret)
 		return ret;
@@ -211,14 +219,9 @@ static int add(struct writer *w, size_t n)
 static void forget_flushed(struct writer *w, size_t n)
 {
 	w->n_recent = 0;
-	for (size_t i = 0; i < n; i++) {
-		const struct op *op = &w->batch[i];
-
-		if (op->type == OP_FLUSH)
-			continue;
-		w->recent[w->n_recent].sector = op->sector;
-		w->recent[w->n_recent++].count = op->count;
-	}
+	for (size_t i = 0; i < n; i++)
+		if (w->batch[i].type != OP_FLUSH)
+			w->recent[w->n_recent++] = w->batch[i];
 }
 
 /* @before: the last operation that had ended when the batch began */

@@ -15,6 +15,7 @@
  * and the next attachment shows it.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,6 +185,35 @@ static int resize(struct resizing *r, uint64_t size, struct blk_error *e)
 	return ret;
 }
 
+/*
+ * Behind the old end there may be data that was there before a disk was made
+ * smaller, in a cluster that the library can't zero: compressed, encrypted, or
+ * in a data file.  The larger device can.
+ */
+static int zero_behind(const struct resizing *r, uint64_t size,
+		       struct blk_error *e)
+{
+	struct blk_attachment *a = r->a;
+	uint64_t cluster = 1ULL << a->cluster_bits;
+	uint64_t end = (r->old + cluster - 1) & ~(cluster - 1);
+	struct blk_file *f;
+	char path[PATH_MAX];
+	int ret;
+
+	end = end < size ? end : size;
+	if (end <= r->old)
+		return 0;
+	snprintf(path, sizeof(path), "/dev/mapper/%s", r->h.name);
+	ret = blk_file_open(path, BLK_FILE_WRITE, &f, e);
+	if (ret)
+		return ret;
+	ret = blk_file_zero(f, r->old, end - r->old);
+	blk_file_close(f);
+	return ret ? blk_error_set(e, BLK_ERR_FAILED, -ret,
+				   "device \"%s\" is larger now, but what is behind its old end could not be zeroed: %s",
+				   r->h.name, strerror(-ret)) : 0;
+}
+
 int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		      struct blk_error *e)
 {
@@ -211,5 +241,5 @@ int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		blk_layers_trim_data(a, r.old);
 	else if (size < r.old)
 		blk_layers_cut_data(a, size);
-	return ret;
+	return ret ? ret : zero_behind(&r, size, e);
 }

@@ -18,6 +18,8 @@ write_units() {
 	for target in sysinit basic local-fs shutdown; do
 		printf '[Unit]\nDefaultDependencies=no\n' >$units/$target.target
 	done
+	# it empties /tmp, where this tree may be
+	ln -s /dev/null $units/systemd-tmpfiles-setup.service
 	cat >$units/inside.target <<-'UNIT'
 		[Unit]
 		DefaultDependencies=no

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # make                 the kernel module for KVER, and the userspace
-# make module user     one of the two; CC=clang SAN=1 DEBUG=1 choose variants
+# make module user     one of the two; CC=clang SAN=1 DEBUG=1 STOP_POINTS=1 choose
+#                      variants
 # make install         DESTDIR=, prefix=/usr, KVER=
 # make dkms            hand the module to DKMS, which follows kernel updates
 # make demo [HOST=1]   the main job, in a guest or on this machine
@@ -57,7 +58,7 @@ PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib
 # what unit tests compare with
 TEST_PKGS := nettle
 
-U := build/user/$(notdir $(CC))$(if $(SAN),-san)
+U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)
 ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer
@@ -78,12 +79,12 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-fPIC -fstack-protector-strong -pthread $(SANFLAGS) \
 	-D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	-DBLKCTL_VERSION='"$(VERSION)"' \
-	-Iuser -Iuser/libblkctl -Ikernel/uapi \
+	$(if $(STOP_POINTS),-DBLK_STOP_POINTS) -Iuser -Iuser/libblkctl -Ikernel/uapi \
 	$(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SANFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
 
 # A second level of make runs under a lock: two makes in one tree take turns.
-user unit-build fuzz-build prop-build:
+user unit-build fuzz-build prop-build crash-build:
 	@mkdir -p $(U)
 	+@flock $(U) $(MAKE) --no-print-directory build-$@
 
@@ -138,6 +139,16 @@ build-prop-build: $(U)/prop/prop
 $(U)/prop/prop: $(call objects,$(propsrc))
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring
+
+# The crash test's load runs in guests, its judge on the host.
+crashsrc := $(wildcard tests/crash/*.c)
+build-crash-build: $(U)/crash/writer $(U)/crash/check
+$(U)/crash/writer: $(call objects,tests/crash/writer.c tests/crash/sector.c tests/prop/io.c)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -ldevmapper
+$(U)/crash/check: $(call objects,$(filter-out tests/crash/writer.c,$(crashsrc)))
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lz
 
 # Build these with CC=clang SAN=1: the library they call is instrumented too.
 build-fuzz-build: $(fuzzers)
@@ -224,13 +235,13 @@ clean:
 	rm -rf build
 
 .PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
-	prop-build build-user build-unit-build build-fuzz-build \
-	build-prop-build install install-module \
+	prop-build crash-build build-user build-unit-build build-fuzz-build \
+	build-prop-build build-crash-build install install-module \
 	install-user dkms dkms-source check lint demo bench clean
 
 # V=1 shows the commands, make -s nothing, otherwise one short line each.
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
 say = $(if $(V),,@$(if $(silent),,printf '  %-4s %s\n' $(1) $@;))
 
--include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c) $(propsrc))
+-include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c) $(propsrc) $(crashsrc))
 -include $(addsuffix .d,$(units) $(fuzzers))

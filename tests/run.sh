@@ -9,7 +9,7 @@ usage() {
 usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
 
   --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device,
-                 prop (all)
+                 prop, crash (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
                  when first used
   --filter RE    only tests whose name matches, for example device/main
@@ -34,11 +34,11 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device prop)
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device prop crash)
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
 for g in "${groups[@]}"; do
 	case $g in
-	lint | build | sparse | dkms | unit | daemon | fuzz | device | prop) ;;
+	lint | build | sparse | dkms | unit | daemon | fuzz | device | prop | crash) ;;
 	*) usage; exit 2 ;;
 	esac
 done
@@ -305,6 +305,7 @@ boot_guest() {
 		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
 			--env "PROP_SEED=${PROP_SEED-}" \
+			--env "STOP_EVERY=${STOP_EVERY-}" \
 			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
@@ -360,6 +361,22 @@ group_device() { in_guests device; }
 # Random rounds: as many as PROP_SECONDS allow, from PROP_SEED on.
 group_prop() { in_guests prop; }
 
+# Power cuts, and machines that die. They run here, with guests of their own; a
+# short form, from CRASH_SEED on.
+group_crash() {
+	local k seed=${CRASH_SEED:-1}
+	wanted crash/power-cuts || wanted crash/machine-dies || return 0
+	check crash/build make -s -j2 crash-build
+	for k in "${kernels[@]}"; do
+		wanted crash/power-cuts && spawn ktap "crash/power-cuts@$k" \
+			tests/crash/run --kernel "$k" --seed "$seed" --jobs 1 \
+			--dir "$out"
+		wanted crash/machine-dies && spawn ktap "crash/machine-dies@$k" \
+			tests/crash/kill --kernel "$k" --seed "$seed" --kills 2 \
+			--dir "$out"
+	done
+}
+
 # --- all of it --------------------------------------------------------------------
 
 # In functions and with an exit: an edit of this file does not reach a bash
@@ -369,7 +386,7 @@ run_groups() {
 	for g in "${groups[@]}"; do
 		"group_$g"
 		# Checks and builds may overlap; what they build is used later.
-		case $g in build | unit | daemon | fuzz | device | prop) barrier ;; esac
+		case $g in build | unit | daemon | fuzz | device | prop | crash) barrier ;; esac
 	done
 	barrier
 }

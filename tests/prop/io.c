@@ -32,6 +32,17 @@ struct pool {
 	bool stop;
 };
 
+const char *const op_names[OP_TYPES] = {
+	[OP_READ] = "read",
+	[OP_WRITE] = "write",
+	[OP_FUA] = "write-fua",
+	[OP_FLUSH] = "flush",
+	[OP_ZEROOUT] = "zeroout",
+	[OP_PUNCH] = "punch-hole",
+	[OP_ZERORANGE] = "zero-range",
+	[OP_DISCARD] = "discard",
+};
+
 /* --- one operation ------------------------------------------------------------ */
 
 static int transfer(struct io *io, const struct op *op)

@@ -29,17 +29,6 @@ struct stamp {
 	uint32_t seed;
 };
 
-const char *const op_names[OP_TYPES] = {
-	[OP_READ] = "read",
-	[OP_WRITE] = "write",
-	[OP_FUA] = "write-fua",
-	[OP_FLUSH] = "flush",
-	[OP_ZEROOUT] = "zeroout",
-	[OP_PUNCH] = "punch-hole",
-	[OP_ZERORANGE] = "zero-range",
-	[OP_DISCARD] = "discard",
-};
-
 int model_open(struct model *m, const char *path, uint64_t size, uint64_t seed)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "fmt/qcow2_int.h"
 
 #define MAX_REUSED	64U	/* runs of reused space in one grant */
@@ -430,15 +431,19 @@ static int attempt(struct picker *p)
 	if (!ret)
 		ret = blk_grow_file(q, p->low << q->h.cluster_bits,
 				    p->top << q->h.cluster_bits);
+	blk_stop_point("alloc-grown");
 	if (!ret)
 		ret = zero_reused(p);
+	blk_stop_point("alloc-zeroed");
 	if (!ret)
 		ret = claim_blocks(p);
+	blk_stop_point("alloc-claimed");
 	if (ret < 0) {
 		blk_slots_abort(q, false);
 		return ret;
 	}
 	ret = blk_slots_commit(q);
+	blk_stop_point("alloc-committed");
 	if (!ret)
 		finish(p);
 	return ret;

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "fmt/qcow2_int.h"
 
 #define MIN_STEP	(1ULL << 20)
@@ -74,8 +75,10 @@ int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need)
 			return (int)size;
 	}
 	if ((uint64_t)size > q->announced) {
+		blk_stop_point("file-grown");
 		if (q->ops && q->ops->grown)
 			ret = q->ops->grown(q->opaque, size);
+		blk_stop_point("file-announced");
 		if (ret < 0)
 			return ret;
 		q->announced = size;
@@ -205,8 +208,10 @@ static int write_area(struct blk_qcow2 *q, const struct area *a)
 {
 	int ret = write_area_blocks(q, a);
 
+	blk_stop_point("table-blocks-written");
 	if (!ret)
 		ret = blk_rt_store(q, 0, q->rt_n);
+	blk_stop_point("table-written");
 	if (!ret)
 		ret = blk_file_flush(q->f);
 	return ret ? ret : switch_header(q);
@@ -267,8 +272,10 @@ static int install_area(struct blk_qcow2 *q, struct area *a)
 		return ret;
 	}
 	free(old_rt);
+	blk_stop_point("table-switched");
 	retire_old_table(q, old.refcount_table_offset,
 			 (uint64_t)old.refcount_table_clusters * q->cs);
+	blk_stop_point("table-retired");
 	return 0;
 }
 

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "fmt/qcow2_int.h"
 
 #define SECTOR		512U
@@ -99,6 +100,7 @@ static int insert_mark(struct blk_qcow2 *q)
 	blk_ext_emit_in_use(q->head + at);
 	memset(q->head + at + BLK_EXT_IN_USE_BYTES, 0, END_BYTES);
 	ret = write_backwards(q, first, at + NEED - first);
+	blk_stop_point("marked");
 	return ret ? ret : reparse(q);
 }
 
@@ -169,6 +171,7 @@ static int remove_mark(struct blk_qcow2 *q)
 		len += END_BYTES;
 	memset(q->head + at, 0, len);
 	ret = write_forwards(q, at, len);
+	blk_stop_point("unmarked");
 	return ret ? ret : reparse(q);
 }
 

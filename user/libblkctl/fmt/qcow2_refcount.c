@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "fmt/qcow2_int.h"
 
 #define SLOT_BYTES	(4U << 20)	/* of all slots together, about */
@@ -259,6 +260,7 @@ static int link_fresh(struct blk_qcow2 *q)
 			break;
 		done = next->idx / per_sector;
 		next->fresh = false;
+		blk_stop_point("block-linked");
 	}
 	if (!ret && done != BLK_NO_BLOCK)
 		ret = blk_file_flush(q->f);
@@ -280,8 +282,10 @@ int blk_slots_commit(struct blk_qcow2 *q)
 		wrote = true;
 		ret = write_slot(q, s);
 	}
+	blk_stop_point("blocks-written");
 	if (!ret && wrote)
 		ret = blk_file_flush(q->f);
+	blk_stop_point("blocks-flushed");
 	if (!ret)
 		ret = link_fresh(q);
 	if (ret < 0) {

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "fmt/qcow2_int.h"
 
 /* While a scan reads L2 tables, what was one keeps its contents. */
@@ -28,6 +29,7 @@ int blk_release_settle(struct blk_qcow2 *q)
 {
 	int ret = blk_slots_commit(q);
 
+	blk_stop_point("release-committed");
 	for (size_t i = 0; i < q->n_freed && !ret; i++) {
 		const struct dm_qcow_run *r = &q->freed[i];
 
@@ -36,6 +38,7 @@ int blk_release_settle(struct blk_qcow2 *q)
 			blk_file_discard(q->f, r->offset, r->length);
 	}
 	q->n_freed = 0;
+	blk_stop_point("release-discarded");
 	return ret;
 }
 
@@ -280,6 +283,7 @@ int blk_qcow2_trim(struct blk_qcow2 *q, struct blk_error *e)
 	if (!exact || size >= (uint64_t)now)
 		return 0;
 	ret = blk_file_truncate(q->f, size);
+	blk_stop_point("trim-cut");
 	if (!ret)
 		ret = blk_file_flush(q->f);
 	if (ret < 0)

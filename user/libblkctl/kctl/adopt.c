@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/stop.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 
@@ -133,20 +134,25 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 
 	/* what is dirty now need not be waited for without grants */
 	ret = barrier(a, suspended);
+	blk_stop_point("adopt-barrier");
 	if (!ret)
 		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
+	blk_stop_point("adopt-grants-taken");
 	if (!ret)
 		ret = barrier(a, suspended);
+	blk_stop_point("adopt-second-barrier");
 	if (!ret)
 		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
 	if (!ret)
 		ret = blk_run_list_take(a, DM_QCOW_TAKE_FREED, &l, NULL);
+	blk_stop_point("adopt-freed-taken");
 	if (blk_grant_drop(a, l.v, l.n))
 		ret = -EIO;
 	blk_run_list_free(&l);
 	/* its daemon has moved metadata: where that was there is space now */
 	if (!ret)
 		ret = blk_attachment_claim(a, true, NULL);
+	blk_stop_point("adopt-claimed");
 	/* without a certain state no scan: the mark stays for the next user */
 	if (ret)
 		atomic_store(&a->keep_mark, true);
@@ -189,6 +195,7 @@ static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
 	ret = blk_genl_adopt(a->genl, a->dev, NULL, &a->session, &a->seq, e);
+	blk_stop_point("adopt-session");
 	blk_attachment_session(a);
 	if (!ret)
 		ret = open_layers(a, e);
@@ -202,6 +209,7 @@ static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
 		blk_attachment_connect(a);
 		serve(a, info.suspended);
 	}
+	blk_stop_point("adopt-served");
 	/* its daemon died while it had it suspended */
 	return info.suspended ? blk_dm_resume(a->name, e) : 0;
 }

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/stop.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 #include "kctl/holders.h"
@@ -103,15 +104,21 @@ static int settle(struct detaching *d, struct blk_error *e)
 				     "the device had failed: what was written "
 				     "since may be missing");
 	}
+	blk_stop_point("detach-removed");
 	ret = blk_grant_drop(a, d->h.grants.v, d->h.grants.n);
+	blk_stop_point("detach-grants-dropped");
 	err = blk_grant_drop(a, d->h.freed.v, d->h.freed.n);
 	ret = ret ? ret : err;
+	blk_stop_point("detach-freed-dropped");
 	blk_scan_finish(a);
+	blk_stop_point("detach-scanned");
 	blk_qcow2_set_ops(a->image, NULL, NULL);
 	err = blk_qcow2_trim(a->image, NULL);
+	blk_stop_point("detach-trimmed");
 	ret = ret ? ret : err;
 	if (!ret && !atomic_load(&a->keep_mark) && !blk_scan_is_open(a))
 		ret = blk_qcow2_unmark(a->image, NULL);
+	blk_stop_point("detach-unmarked");
 	blk_layers_trim_data(a, a->size);
 	err = blk_file_flush(a->file);
 	ret = ret ? ret : err;

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/stop.h"
 #include "kctl/attachment.h"
 
 #define NS_PER_S	1000000000ULL
@@ -81,8 +82,10 @@ int blk_grant_give(struct blk_attachment *a, const struct dm_qcow_run *runs,
 	int ret, tries;
 
 	for (tries = SEND_TRIES; tries; tries--) {
+		blk_stop_point("give-unsent");
 		ret = blk_genl_grant(a->genl, a->dev, a->session, seq, runs, n,
 				     flags, granted, e);
+		blk_stop_point("give-sent");
 		if (!is_unsure(ret) && !(sent && ret == -EALREADY))
 			return ret;
 		if (has_arrived(a, seq, granted))
@@ -99,7 +102,9 @@ int blk_grant_drop(struct blk_attachment *a, const struct dm_qcow_run *runs,
 
 	if (!n)
 		return 0;
+	blk_stop_point("drop");
 	ret = blk_qcow2_release(a->image, runs, n, NULL);
+	blk_stop_point("dropped");
 	a->feeder.released = blk_now_ns();
 	if (!ret)
 		return 0;
@@ -314,6 +319,7 @@ int blk_grant_reap(struct blk_attachment *a)
 	}
 	if (!n)
 		return 0;
+	blk_stop_point("reap-taken");
 	blk_grant_drop(a, f->runs, n);
 	/* there may be space again */
 	f->failed = 0;
@@ -363,6 +369,7 @@ int blk_run_list_take(struct blk_attachment *a, uint32_t what,
 			atomic_store(&a->keep_mark, true);
 			return ret;
 		}
+		blk_stop_point("list-taken");
 		if (!n)
 			return 0;
 		l->n += n;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 
@@ -24,6 +25,7 @@ void blk_handover_give_back(struct blk_handover *h)
 		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
 		if (blk_grant_give(h->a, v, part, 0, NULL, NULL))
 			blk_grant_drop(h->a, v, part);
+		blk_stop_point("given-back");
 	}
 	blk_grant_drop(h->a, h->freed.v, h->freed.n);
 	blk_handover_free(h);
@@ -87,8 +89,10 @@ int blk_handover_begin(struct blk_handover *h, struct blk_error *e)
 	ret = blk_dm_suspend(h->name, false, e);
 	if (ret)
 		return ret;
+	blk_stop_point("suspended");
 	blk_feeder_pause(h->a);
 	ret = collect(h, e);
+	blk_stop_point("handed-over");
 	if (ret)
 		blk_handover_undo(h, e);
 	return ret;

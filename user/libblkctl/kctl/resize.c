@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/stop.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 
@@ -84,10 +85,12 @@ static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 		blk_attachment_connect_unclaimed(a);
 		ret = blk_qcow2_resize(a->image, size, size < image_size(a),
 				       blk_layers_backing_size(a), e);
+		blk_stop_point("resize-edited");
 		blk_attachment_connect(a);
 	}
 	/* it may have moved something before it failed */
 	err = blk_attachment_claim(a, true, ret ? NULL : e);
+	blk_stop_point("resize-claimed");
 	ret = ret ? ret : err;
 	return ret ? ret : load(r, size, e);
 }
@@ -148,8 +151,11 @@ static int change(struct resizing *r, uint64_t size, struct blk_error *e)
 		undo(r, e);
 		return ret;
 	}
+	blk_stop_point("resize-loaded");
 	feed(r);
+	blk_stop_point("resize-fed");
 	ret = blk_dm_resume(r->h.name, e);
+	blk_stop_point("resize-resumed");
 	if (!ret) {
 		a->size = size;
 		return 0;

@@ -22,6 +22,7 @@
 
 #include <linux/ioprio.h>
 
+#include "base/stop.h"
 #include "kctl/attachment.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -82,6 +83,7 @@ static void *scan_main(void *arg)
 	set_priority(tid, LOWEST_NICE, IOPRIO_CLASS_IDLE);
 	atomic_store(&a->scan.tid, tid);
 	ret = blk_qcow2_scan_run(a->image, &a->scan.stop, NULL);
+	blk_stop_point("scan-walked");
 	if (ret)
 		fail(a);
 	else
@@ -115,10 +117,12 @@ static void end(struct blk_attachment *a)
 {
 	uint64_t leaks;
 
+	blk_stop_point("scan-barrier");
 	if (blk_qcow2_scan_end(a->image, &leaks, NULL))
 		fail(a);
 	else
 		set_phase(a, BLK_SCAN_DONE);
+	blk_stop_point("scan-ended");
 	blk_feeder_notify(a, BLK_ATTACH_SCANNED);
 }
 

@@ -215,9 +215,15 @@ dkms: dkms-source
 
 # --- tests ----------------------------------------------------------------------
 
+# KERNEL=6.1, 6.12, kasan or kcsan: only on that one
 check:
 	@scripts/install-deps
-	@tests/run.sh
+	@tests/run.sh $(if $(KERNEL),--kernel $(KERNEL))
+
+# All that runs in guests, on the kernel that finds most; hours
+check-debug:
+	@scripts/install-deps
+	@tests/run.sh --kernel kasan --only device --only prop --only crash
 
 lint:
 	@tests/run.sh --only lint
@@ -237,7 +243,7 @@ clean:
 .PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
 	prop-build crash-build build-user build-unit-build build-fuzz-build \
 	build-prop-build build-crash-build install install-module \
-	install-user dkms dkms-source check lint demo bench clean
+	install-user dkms dkms-source check check-debug lint demo bench clean
 
 # V=1 shows the commands, make -s nothing, otherwise one short line each.
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))

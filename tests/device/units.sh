@@ -7,6 +7,7 @@
 #
 # requires: qemu-img systemctl unshare
 # timeout: 300
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 
 units=/run/systemd/system

@@ -306,11 +306,12 @@ boot_guest() {
 		mkdir -p "$share"
 		# Every line says that one more test has ended.
 		# shellcheck disable=SC2086
-		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
+		tests/vm/run --kernel "$kernel" --share "$share" --timeout $((5000 * ${STRESS:-1})) \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
 			--env "PROP_SEED=${PROP_SEED-}" \
 			--env "STOP_EVERY=${STOP_EVERY-}" \
-			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
+			--env "TEST_FEATURES=${TEST_FEATURES-}" \
+			--env "STRESS=${STRESS:-1}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
 		rc=${PIPESTATUS[0]}

@@ -13,6 +13,7 @@
  *   wait WHAT            until notified: gone, mode, corrupt, nospace, scanned
  *   sleep MS | sh COMMAND | kill
  *   fails STEP           it must fail; prints "CLASS: MESSAGE; hint: HINT"
+ *   try STEP             it may fail; prints the same
  *
  * Exit code: 0, or 1 at the first step that did not do what it should.
  */
@@ -288,6 +289,12 @@ static int do_kill(char *args, struct blk_error *e)
 
 static int step(char *line, struct blk_error *e);
 
+static void print_error(const struct blk_error *e)
+{
+	printf("%s: %s%s%s\n", blk_error_code(e->cls), e->msg,
+	       e->hint[0] ? "; hint: " : "", e->hint);
+}
+
 static int do_fails(char *args, struct blk_error *e)
 {
 	struct blk_error why = { 0 };
@@ -295,8 +302,19 @@ static int do_fails(char *args, struct blk_error *e)
 	if (!step(args, &why))
 		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
 				     "it did not fail: %s", args);
-	printf("%s: %s%s%s\n", blk_error_code(why.cls), why.msg,
-	       why.hint[0] ? "; hint: " : "", why.hint);
+	print_error(&why);
+	return 0;
+}
+
+static int do_try(char *args, struct blk_error *e)
+{
+	struct blk_error why = { 0 };
+
+	(void)e;
+	if (!step(args, &why))
+		printf("done: %s\n", args);
+	else
+		print_error(&why);
 	return 0;
 }
 
@@ -309,7 +327,7 @@ static const struct {
 	{ "detach", do_detach }, { "abandon", do_abandon },
 	{ "forget", do_forget }, { "get", do_get }, { "wait", do_wait },
 	{ "sleep", do_sleep }, { "sh", do_sh }, { "kill", do_kill },
-	{ "fails", do_fails },
+	{ "fails", do_fails }, { "try", do_try },
 };
 
 static int step(char *line, struct blk_error *e)

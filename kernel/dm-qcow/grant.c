@@ -107,11 +107,23 @@ static u32 cursor_take_any(struct qcow_device *dev, struct qcow_cursor *c,
 	int z = *zeroed;
 
 	spin_lock_irqsave(&c->lock, flags);
-	for (; z < 2 && !nr; z++)
+	for (; z < 2 && !nr && !READ_ONCE(dev->grants.closed); z++)
 		nr = cursor_take(dev, c, z, want, refill, host);
 	spin_unlock_irqrestore(&c->lock, flags);
 	if (nr)
 		*zeroed = z == 2;
+	return nr;
+}
+
+/* What a CPU has left of one kind, for the daemon. */
+static u32 cursor_empty(struct qcow_device *dev, struct qcow_cursor *c, int z,
+			u64 *host)
+{
+	u32 nr;
+
+	spin_lock_irq(&c->lock);
+	nr = cursor_take(dev, c, z, U32_MAX, false, host);
+	spin_unlock_irq(&c->lock);
 	return nr;
 }
 
@@ -217,6 +229,14 @@ static void run_emit(struct qcow_device *dev, struct dm_qcow_run *out,
 			   host >> dev->cluster_bits, nr);
 }
 
+bool qcow_grants_open(struct qcow_grants *g)
+{
+	bool was = READ_ONCE(g->closed);
+
+	WRITE_ONCE(g->closed, false);
+	return was;
+}
+
 unsigned int qcow_grants_remove(struct qcow_device *dev,
 				struct dm_qcow_run *runs, unsigned int max)
 {
@@ -225,21 +245,19 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 	struct qcow_cursor *c;
 	struct qcow_run *run;
 	unsigned int n = 0;
-	bool zeroed;
 	u64 host;
 	int cpu, z;
 	u32 nr;
 
+	/* those who have not seen it have their cluster when a lock is had */
+	WRITE_ONCE(g->closed, true);
 	mutex_lock(&img->claims.lock);
 	for_each_possible_cpu(cpu) {
 		c = per_cpu_ptr(g->cursors, cpu);
-		while (n < max) {
-			zeroed = false;
-			nr = cursor_take_any(dev, c, U32_MAX, &zeroed, false,
-					     &host);
-			if (!nr)
-				break;
-			run_emit(dev, &runs[n++], host, nr, zeroed);
+		for (z = 0; z < 2; z++) {
+			nr = n < max ? cursor_empty(dev, c, z, &host) : 0;
+			if (nr)
+				run_emit(dev, &runs[n++], host, nr, z);
 		}
 	}
 	for (z = 0; z < 2; z++)

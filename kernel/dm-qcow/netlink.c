@@ -348,7 +348,7 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	    put_u64(skb, DM_QCOW_A_GRANTED,
 		    atomic64_read(&dev->grants.left)))
 		WARN_ON_ONCE(1);
-	if (n)
+	if (qcow_grants_open(&dev->grants) || n)
 		qcow_device_unpark(dev);
 	return reply_send(info, skb, hdr);
 }

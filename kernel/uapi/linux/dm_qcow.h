@@ -100,7 +100,8 @@
  *     DM_QCOW_A_FLAGS: u32, DM_QCOW_GRANT_HOST_FULL: there will be no more
  *                      until space returns
  *   ->  DM_QCOW_A_SEQ, DM_QCOW_A_GRANTED
- *   The runs' refcounts are 1 and durable.  All or nothing.
+ *   The runs' refcounts are 1 and durable.  All or nothing.  Also without any
+ *   runs: what a write gives back may be taken again (see TAKE).
  *   EALREADY: this sequence was used.  ERANGE: not in the device.
  *   EUCLEAN: a cluster is claimed by metadata, a grant or a mapping.
  *
@@ -111,6 +112,7 @@
  *   The runs leave the kernel: whoever takes them owns them.  Freed runs are
  *   a multiset: each is exactly one reference to drop.  A freed L2 table
  *   (METADATA) stays claimed, for the daemon, since snapshots may have it.
+ *   After a TAKE of grants no write is given a cluster before the next GRANT.
  *
  * DM_QCOW_CMD_COMMIT
  *     DM_QCOW_A_COOKIE: u64, larger than the last one

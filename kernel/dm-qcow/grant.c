@@ -54,6 +54,19 @@ void qcow_grants_exit(struct qcow_grants *g)
 	free_percpu(g->cursors);
 }
 
+/* g->lock is held.  Rings the daemon once, as qcow_grant_take() does for all. */
+static void zeroed_sub(struct qcow_device *dev, u64 nr)
+{
+	struct qcow_grants *g = &dev->grants;
+
+	lockdep_assert_held(&g->lock);
+	WRITE_ONCE(g->zeroed, g->zeroed - nr);
+	if (g->zeroed >= g->zeroed_low)
+		return;
+	g->zeroed_low = 0;
+	qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
+}
+
 /* Both locks are held.  An emptied record is kept as a spare or freed. */
 static void cursor_refill(struct qcow_device *dev, struct qcow_cursor *c,
 			  int z, u32 want)
@@ -71,6 +84,8 @@ static void cursor_refill(struct qcow_device *dev, struct qcow_cursor *c,
 	c->run[z].nr = nr;
 	run->host += (u64)nr << dev->cluster_bits;
 	run->nr -= nr;
+	if (z)
+		zeroed_sub(dev, nr);
 	if (run->nr)
 		return;
 	list_del(&run->node);
@@ -187,7 +202,7 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 	bool zeroes = !qcow_device_image(dev)->h.crypt_method;
 	LIST_HEAD(lists0);
 	LIST_HEAD(lists1);
-	u64 total = 0;
+	u64 total = 0, zeroed = 0;
 	unsigned int i;
 
 	for (i = 0; i < n; i++) {
@@ -197,14 +212,20 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 		run->host = runs[i].offset;
 		run->nr = runs[i].length >> dev->cluster_bits;
 		total += run->nr;
-		list_add_tail(&run->node, zeroes &&
-			      runs[i].flags & DM_QCOW_RUN_ZEROED ?
-			      &lists1 : &lists0);
+		if (zeroes && runs[i].flags & DM_QCOW_RUN_ZEROED) {
+			list_add_tail(&run->node, &lists1);
+			zeroed += run->nr;
+		} else {
+			list_add_tail(&run->node, &lists0);
+		}
 	}
 	spin_lock_irq(&g->lock);
 	list_splice_tail(&lists0, &g->runs[0]);
 	list_splice_tail(&lists1, &g->runs[1]);
 	WRITE_ONCE(g->low, atomic64_add_return(total, &g->left) / 2);
+	WRITE_ONCE(g->zeroed, g->zeroed + zeroed);
+	if (zeroed)
+		g->zeroed_low = g->zeroed / 2;
 	spin_unlock_irq(&g->lock);
 	return 0;
 fail:
@@ -265,8 +286,12 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 			spin_lock_irq(&g->lock);
 			run = list_first_entry_or_null(&g->runs[z],
 						       struct qcow_run, node);
-			if (run)
+			if (run) {
 				list_del(&run->node);
+				if (z)
+					WRITE_ONCE(g->zeroed,
+						   g->zeroed - run->nr);
+			}
 			spin_unlock_irq(&g->lock);
 			if (!run)
 				break;

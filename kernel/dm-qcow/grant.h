@@ -35,10 +35,13 @@ struct qcow_cursor {
 
 /**
  * struct qcow_grants - the grants of one device
- * @lock: irq-safe; guards @runs, @spare, @nr_spare; taken after cursor.lock
+ * @lock: irq-safe; guards @runs, @zeroed, @spare, @nr_spare; taken after
+ *        cursor.lock
  * @runs: [1] reads as zeroes, [0] does not
  * @left: clusters in @runs and in all cursors
+ * @zeroed: clusters in @runs[1]
  * @low: ring the daemon when @left falls below; reset by each grant
+ * @zeroed_low: the same for @zeroed
  * @consumed: clusters taken since the device was made
  * @spare: records for clusters that come back in end_io, where nothing can
  *         be allocated
@@ -51,7 +54,9 @@ struct qcow_grants {
 	struct list_head runs[2];
 	atomic64_t left;
 	atomic64_t consumed;
+	u64 zeroed;
 	u64 low;
+	u64 zeroed_low;
 	struct qcow_cursor __percpu *cursors;
 	struct qcow_run *spare[QCOW_GRANT_SPARE];
 	u32 nr_spare;

@@ -65,6 +65,8 @@
  *       DM_QCOW_A_GENERATION: u64
  *       DM_QCOW_A_CLUSTER_BITS: u32
  *       DM_QCOW_A_GRANTED: u64 clusters still to be handed out
+ *       DM_QCOW_A_ZEROED: u64 of these, those that read as zeroes; less what a
+ *                         CPU has set aside
  *       DM_QCOW_A_CONSUMED: u64 clusters handed out since the table was loaded
  *       DM_QCOW_A_FREED: u64 runs in the freed queue
  *       DM_QCOW_A_PARKED: u64 bios that wait for a grant
@@ -200,6 +202,7 @@ enum dm_qcow_attr {
 	DM_QCOW_A_PARKED,
 	DM_QCOW_A_PENDING,
 	DM_QCOW_A_STATS,
+	DM_QCOW_A_ZEROED,
 	__DM_QCOW_A_LAST
 };
 #define DM_QCOW_A_MAX (__DM_QCOW_A_LAST - 1)

@@ -7,6 +7,7 @@
 # make dkms            hand the module to DKMS, which follows kernel updates
 # make demo [HOST=1]   the main job, in a guest or on this machine
 # make check           all tests; also: unit fuzz lint sparse bench
+# make coverage        how much of the code the tests reach
 #
 # Everything that is built is under build/: the module in build/kernel/KVER/,
 # programs in build/user/CC/. Different KVER and CC do not touch each other.
@@ -29,12 +30,13 @@ endif
 KVER ?= $(notdir $(patsubst %/build,%,$(shell \
 	ls -d /lib/modules/*/build 2>/dev/null | sort -V | tail -n 1)))
 KDIR ?= /lib/modules/$(KVER)/build
-K := build/kernel/$(KVER)$(if $(DEBUG),-debug)
+K := build/kernel/$(KVER)$(if $(DEBUG),-debug)$(if $(KCOVERAGE),-coverage)
 
 # Only sources are copied, so that no build output is ever shared.
 KSYNC := rsync -a --delete --exclude='*.mod.c' --include='*/' \
 	--include='*.[ch]' --include='Kbuild*' --exclude='*'
-KMAKE = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/$(K) $(if $(DEBUG),DEBUG=1)
+KMAKE = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/$(K) $(if $(DEBUG),DEBUG=1) \
+	$(if $(KCOVERAGE),GCOV_PROFILE=y)
 
 module: | check-kdir
 	@mkdir -p $(K)
@@ -58,7 +60,11 @@ PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib
 # what unit tests compare with
 TEST_PKGS := nettle
 
-U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)
+U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)$(if $(COVERAGE),-coverage)
+ifdef COVERAGE
+# counters hide from the compiler what it knows of variables
+SANFLAGS := --coverage -fprofile-update=atomic -Wno-maybe-uninitialized
+endif
 ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer
@@ -215,9 +221,15 @@ dkms: dkms-source
 
 # --- tests ----------------------------------------------------------------------
 
+# KERNEL=6.1, 6.12, kasan or kcsan: only on that one
 check:
 	@scripts/install-deps
-	@tests/run.sh
+	@tests/run.sh $(if $(KERNEL),--kernel $(KERNEL))
+
+# All that runs in guests, on the kernel that finds most; hours
+check-debug:
+	@scripts/install-deps
+	@tests/run.sh --kernel kasan --only device --only prop --only crash
 
 lint:
 	@tests/run.sh --only lint
@@ -226,6 +238,11 @@ demo:
 	@scripts/install-deps
 	+@$(if $(HOST),$(MAKE) -s install && tests/demo/demo.sh --host,\
 		tests/demo/demo.sh)
+
+# MODULE=1: of the module as well, in guests with a debug kernel
+coverage:
+	@scripts/install-deps
+	@tests/coverage $(if $(MODULE),--module) $(if $(FILTER),--filter '$(FILTER)')
 
 bench:
 	@scripts/install-deps
@@ -237,7 +254,7 @@ clean:
 .PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
 	prop-build crash-build build-user build-unit-build build-fuzz-build \
 	build-prop-build build-crash-build install install-module \
-	install-user dkms dkms-source check lint demo bench clean
+	install-user dkms dkms-source check check-debug lint coverage demo bench clean
 
 # V=1 shows the commands, make -s nothing, otherwise one short line each.
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))

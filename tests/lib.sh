@@ -11,6 +11,8 @@
 #	# requires: fio qemu-img         skipped where one is missing
 #	# timeout: 300                   seconds on a Debian kernel (120)
 #	# kernels: 6.12                  only on these (all)
+#	# once: 6.12                     on this one unless kernels are asked
+#	                                 for: what hardly depends on the kernel's
 #	# vm: --smp 2 --disk 8G          a guest of its own kind
 #	. "$(dirname "$0")/../lib.sh"
 #

@@ -11,7 +11,8 @@ usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
   --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device,
                  prop, crash (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
-                 when first used
+                 when first used; all tests run on each that is named, some
+                 only on one of the two otherwise
   --filter RE    only tests whose name matches, for example device/main
 
 Results stay in build/test/: one KTAP file for each test, and kernel logs.
@@ -35,7 +36,8 @@ while [ $# -gt 0 ]; do
 	shift 2
 done
 [ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device prop crash)
-[ ${#kernels[@]} -gt 0 ] || kernels=(6.1 6.12)
+asked=${#kernels[@]}
+[ "$asked" -gt 0 ] || kernels=(6.1 6.12)
 for g in "${groups[@]}"; do
 	case $g in
 	lint | build | sparse | dkms | unit | daemon | fuzz | device | prop | crash) ;;
@@ -263,6 +265,8 @@ tests_for() {
 		[ -e "$f" ] && wanted "$suite/$(basename "$f" .sh)@$1" || continue
 		only=$(header "$f" kernels)
 		[ -z "$only" ] || [[ " $only " == *" $1 "* ]] || continue
+		only=$(header "$f" once)
+		[ -z "$only" ] || [ "$asked" -gt 0 ] || [ "$only" = "$1" ] || continue
 		printf '%s\t%s\n' "$(header "$f" vm)" "$f"
 	done
 }
@@ -302,11 +306,12 @@ boot_guest() {
 		mkdir -p "$share"
 		# Every line says that one more test has ended.
 		# shellcheck disable=SC2086
-		tests/vm/run --kernel "$kernel" --share "$share" --timeout 5000 \
+		tests/vm/run --kernel "$kernel" --share "$share" --timeout $((5000 * ${STRESS:-1})) \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
 			--env "PROP_SEED=${PROP_SEED-}" \
 			--env "STOP_EVERY=${STOP_EVERY-}" \
-			--env "TEST_FEATURES=${TEST_FEATURES-}" $opts \
+			--env "TEST_FEATURES=${TEST_FEATURES-}" \
+			--env "STRESS=${STRESS:-1}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
 		rc=${PIPESTATUS[0]}

@@ -5,6 +5,7 @@
 # daemon gets the open file, and its locks, from the kernel.
 #
 # requires: qemu-img gcc
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/attach.sh
 . "$TESTS/lib/attach.sh"

@@ -6,6 +6,7 @@
 #
 # requires: qemu-img gcc mkfs.ext4
 # timeout: 300
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/attach.sh
 . "$TESTS/lib/attach.sh"

@@ -6,6 +6,7 @@
 #
 # requires: qemu-img gcc strace
 # timeout: 900
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/attach.sh
 . "$TESTS/lib/attach.sh"

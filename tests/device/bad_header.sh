@@ -6,6 +6,7 @@
 #
 # requires: qemu-img python3
 # timeout: 300
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 
 set_field() { python3 "$TESTS/lib/qcow2-set.py" "$@"; }

@@ -6,6 +6,7 @@
 #
 # requires: qemu-img qemu-io jq setpriv
 # timeout: 300
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 
 sum_of() { sha256sum <"$1"; }

@@ -7,6 +7,7 @@
 #
 # requires: qemu-img qemu-io dmsetup losetup gcc python3
 # timeout: 300
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/luks.sh"
 

@@ -7,6 +7,7 @@
 #
 # requires: qemu-img qemu-io jq dmsetup
 # timeout: 400
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/luks.sh
 . "$TESTS/lib/luks.sh"

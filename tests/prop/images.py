@@ -4,6 +4,7 @@ by a seed, what is in them by qemu-io, what a reader must find by qemu-img."""
 import os
 import random
 import subprocess
+import time
 
 KIB, MIB = 1 << 10, 1 << 20
 SECTOR = 512
@@ -18,12 +19,20 @@ PRISTINE = ".pristine"  # what a round starts from
 LIMIT = 180 * int(os.environ.get("VM_SLOW", "1"))
 
 
+spent = {}              # seconds, by tool
+
+
 class Failed(Exception):
     """A tool did not do what it should."""
 
 
+def count_time(tool, start):
+    spent[tool] = spent.get(tool, 0) + time.monotonic() - start
+
+
 def run(*argv, cwd=None, ok=(0,)):
     """The exit code and what was printed; an exception if it is not in OK."""
+    start = time.monotonic()
     try:
         p = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -32,6 +41,9 @@ def run(*argv, cwd=None, ok=(0,)):
     except subprocess.TimeoutExpired as e:
         raise Failed("%s: not through after %d s\n%s" % (
             " ".join(argv), LIMIT, e.stdout or "")) from e
+    finally:
+        count_time(" ".join([os.path.basename(argv[0])] +
+                            [a for a in argv[1:2] if a.isalpha()]), start)
     if p.returncode not in ok:
         raise Failed("%s: exit code %d\n%s" % (
             " ".join(argv), p.returncode, p.stdout))
@@ -326,6 +338,12 @@ class ImageSet:
             st = os.stat(os.path.join(self.dir, n))
             state.append((n, st.st_size, st.st_mtime_ns))
         return state
+
+
+def is_padded(was, now):
+    """A loop device would cut off the end of a file with half a sector: that is
+    filled up with zeroes (docs/design.md)."""
+    return was[1] % SECTOR and now[1] > was[1] and not now[1] % SECTOR
 
 
 def write_noise(path):

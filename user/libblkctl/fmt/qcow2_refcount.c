@@ -82,9 +82,19 @@ int blk_rt_load(struct blk_qcow2 *q, struct blk_error *e)
 	return 0;
 }
 
+/* A small disk has few blocks; the daemon's memory is locked, so that counts. */
+static size_t slots_wanted(const struct blk_qcow2 *q)
+{
+	uint64_t counted = q->cs << q->rb_bits;	/* bytes, by one block */
+	uint64_t need = MIN_SLOTS + 2 * (q->h.size / counted);
+	size_t n = BLK_MIN(SLOT_BYTES / q->cs, MAX_SLOTS);
+
+	return BLK_MAX(BLK_MIN(need, n), MIN_SLOTS);
+}
+
 int blk_slots_alloc(struct blk_qcow2 *q)
 {
-	size_t n = BLK_MIN(BLK_MAX(SLOT_BYTES / q->cs, MIN_SLOTS), MAX_SLOTS);
+	size_t n = slots_wanted(q);
 
 	if (posix_memalign((void **)&q->slot_mem, 4096,
 			   blk_align_up(n * q->cs, 4096)))

@@ -3,18 +3,19 @@
  * Another size for a device that is in use, and for its image.
  *
  * Owns: the order suspend, HANDOVER, edit the image, CLAIM anew, load a table
- * of the new length, resume; and that a failure of any step ends in a device
- * that goes on with its old size.
+ * of the new length (before the edit if it is shorter), resume; and that a
+ * failure of any step ends in a device that goes on with its old size.
  * Must not: edit the image unless the kernel has handed it over clean
  * (docs/design.md, rule 9), or let a leak scan run meanwhile: it reads tables
  * that may move.
  * Threads: the caller's; the feeder rests while the device is suspended.
  *
  * Killed between any two steps: the next daemon adopts and resumes the device
- * with the table that it has; the image alone may have the new size already,
- * and the next attachment shows it.
+ * with the newest table that it has; the image may be larger than that, and
+ * the next attachment shows it.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,15 +75,15 @@ static int load(const struct resizing *r, uint64_t size, struct blk_error *e)
 				       false, e);
 }
 
-/* The device is suspended and handed over. */
-static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
+static int edit(struct resizing *r, uint64_t size, bool shrink,
+		struct blk_error *e)
 {
 	struct blk_attachment *a = r->a;
 	int ret = 0, err;
 
 	if (image_size(a) != size) {
 		blk_attachment_connect_unclaimed(a);
-		ret = blk_qcow2_resize(a->image, size, size < image_size(a),
+		ret = blk_qcow2_resize(a->image, size, shrink,
 				       blk_layers_backing_size(a), e);
 		blk_stop_point("resize-edited");
 		blk_attachment_connect(a);
@@ -90,8 +91,25 @@ static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 	/* it may have moved something before it failed */
 	err = blk_attachment_claim(a, true, ret ? NULL : e);
 	blk_stop_point("resize-claimed");
-	ret = ret ? ret : err;
-	return ret ? ret : load(r, size, e);
+	return ret ? ret : err;
+}
+
+/*
+ * The device is suspended and handed over.  Whatever is resumed, by whom ever:
+ * no table may be larger than the image.
+ */
+static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
+{
+	bool shrink = size < image_size(r->a);
+	int ret = 0;
+
+	if (shrink)
+		ret = load(r, size, e);
+	if (!ret)
+		ret = edit(r, size, shrink, e);
+	if (!ret && !shrink)
+		ret = load(r, size, e);
+	return ret;
 }
 
 /* New clusters that the scan will not take for leaks. */
@@ -106,7 +124,7 @@ static void grant_anew(struct blk_attachment *a)
 
 static void feed(struct resizing *r)
 {
-	r->a->feeder.target = 0;	/* by the new size */
+	r->a->feeder.cap = 0;	/* by the new size */
 	if (r->scanning)
 		grant_anew(r->a);
 	else
@@ -190,6 +208,35 @@ static int resize(struct resizing *r, uint64_t size, struct blk_error *e)
 	return ret;
 }
 
+/*
+ * Behind the old end there may be data that was there before a disk was made
+ * smaller, in a cluster that the library can't zero: compressed, encrypted, or
+ * in a data file.  The larger device can.
+ */
+static int zero_behind(const struct resizing *r, uint64_t size,
+		       struct blk_error *e)
+{
+	struct blk_attachment *a = r->a;
+	uint64_t cluster = 1ULL << a->cluster_bits;
+	uint64_t end = (r->old + cluster - 1) & ~(cluster - 1);
+	struct blk_file *f;
+	char path[PATH_MAX];
+	int ret;
+
+	end = end < size ? end : size;
+	if (end <= r->old)
+		return 0;
+	snprintf(path, sizeof(path), "/dev/mapper/%s", r->h.name);
+	ret = blk_file_open(path, BLK_FILE_WRITE, &f, e);
+	if (ret)
+		return ret;
+	ret = blk_file_zero(f, r->old, end - r->old);
+	blk_file_close(f);
+	return ret ? blk_error_set(e, BLK_ERR_FAILED, -ret,
+				   "device \"%s\" is larger now, but what is behind its old end could not be zeroed: %s",
+				   r->h.name, strerror(-ret)) : 0;
+}
+
 int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		      struct blk_error *e)
 {
@@ -217,5 +264,5 @@ int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		blk_layers_trim_data(a, r.old);
 	else if (size < r.old)
 		blk_layers_cut_data(a, size);
-	return ret;
+	return ret ? ret : zero_behind(&r, size, e);
 }

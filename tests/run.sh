@@ -377,7 +377,7 @@ group_crash() {
 			tests/crash/run --kernel "$k" --seed "$seed" --jobs 1 \
 			--dir "$out"
 		wanted crash/machine-dies && spawn ktap "crash/machine-dies@$k" \
-			tests/crash/kill --kernel "$k" --seed "$seed" --kills 2 \
+			tests/crash/kill --kernel "$k" --seed "$seed" --kills 1 \
 			--dir "$out"
 	done
 }

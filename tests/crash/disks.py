@@ -235,6 +235,8 @@ class Disk:
     def states(self, wanted):
         """Some need other programs each time: fewer."""
         slow = "fs" in self.f or self.f.get("file") or self.f.get("luks")
+        if self.f.get("compressed"):
+            return max(wanted // 4, 10)
         return max(wanted // 15, 10) if slow else wanted
 
     def check_options(self, folder):

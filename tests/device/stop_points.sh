@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # The daemon dies at each step of granting, taking back, freeing, growing,
-# scanning, resizing, attaching and detaching (user/libblkctl/base/stop.h), under
+# scanning, resizing, attaching and detaching (user/libblkctl/base/stop_int.h), under
 # load where there can be load. The next one takes over: no I/O fails, nothing is
 # lost, and nothing stays leaked.
 #

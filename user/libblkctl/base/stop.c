@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Stop points (stop.h); nothing in builds without them.
+ * Stop points (stop_int.h); nothing in builds without them.
  *
  * Must not run any handler, flush or unlock anything: it is to be as sudden as
  * SIGKILL from outside.  Locking: none; one counter, changed by any thread.
  */
-#include "base/stop.h"
+#include "base/stop_int.h"
 
 #ifdef BLK_STOP_POINTS
 #include <signal.h>

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "fmt/qcow2_int.h"
 
 #define MAX_REUSED	64U	/* runs of reused space in one grant */

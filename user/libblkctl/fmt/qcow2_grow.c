@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "fmt/qcow2_int.h"
 
 #define MIN_STEP	(1ULL << 20)

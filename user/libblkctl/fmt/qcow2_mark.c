@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "fmt/qcow2_int.h"
 
 #define SECTOR		512U

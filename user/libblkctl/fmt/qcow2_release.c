@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "fmt/qcow2_int.h"
 
 /* While a scan reads L2 tables, what was one keeps its contents. */

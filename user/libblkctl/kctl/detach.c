@@ -18,7 +18,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 #include "kctl/holders.h"

@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 

@@ -21,7 +21,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 

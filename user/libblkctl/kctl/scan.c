@@ -22,7 +22,7 @@
 
 #include <linux/ioprio.h>
 
-#include "base/stop.h"
+#include "base/stop_int.h"
 #include "kctl/attachment.h"
 
 #ifndef PR_SET_IO_FLUSHER

@@ -4,8 +4,8 @@
  * them into programs of their own, and BLK_STOP_AT=NAME, or NAME:N for the N-th
  * time, in the environment says where. In all other builds there is nothing.
  */
-#ifndef BLK_BASE_STOP_H
-#define BLK_BASE_STOP_H
+#ifndef BLK_BASE_STOP_INT_H
+#define BLK_BASE_STOP_INT_H
 
 #ifdef BLK_STOP_POINTS
 /* Any thread. Does not return if this is the place. */

@@ -24,6 +24,7 @@ void qcow_claims_init(struct qcow_claims *c)
 	for (i = 0; i < QCOW_CLAIM_KINDS; i++) {
 		xa_init(&c->store[i]);
 		c->pages[i] = &c->store[i];
+		c->last[i].index = U64_MAX;
 	}
 }
 
@@ -37,6 +38,7 @@ void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
 		c->nr_pages--;
 	}
 	xa_destroy(c->pages[kind]);
+	c->last[kind].index = U64_MAX;
 }
 
 void qcow_claims_begin_anew(struct qcow_claims *c)
@@ -51,6 +53,8 @@ void qcow_claims_end_anew(struct qcow_claims *c)
 	lockdep_assert_held(&c->lock);
 	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
 	swap(c->pages[QCOW_CLAIM_DAEMON], c->pages[QCOW_CLAIM_ANEW]);
+	c->last[QCOW_CLAIM_DAEMON].index = U64_MAX;
+	c->last[QCOW_CLAIM_ANEW].index = U64_MAX;
 	c->anew = false;
 }
 
@@ -63,22 +67,33 @@ void qcow_claims_exit(struct qcow_claims *c)
 	mutex_destroy(&c->lock);
 }
 
-bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
+/* The page that has the bit, or NULL. */
+static unsigned long *claim_page(struct qcow_claims *c, enum qcow_claim kind,
+				 u64 nr)
 {
-	unsigned long *page;
+	struct qcow_claim_last *last = &c->last[kind];
+	u64 index = nr / PAGE_BITS;
 
 	lockdep_assert_held(&c->lock);
-	page = xa_load(c->pages[kind], nr / PAGE_BITS);
+	if (last->index != index) {
+		last->page = xa_load(c->pages[kind], index);
+		last->index = index;
+	}
+	return last->page;
+}
+
+bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
+{
+	unsigned long *page = claim_page(c, kind, nr);
+
 	return page && test_bit(nr % PAGE_BITS, page);
 }
 
 int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 {
-	unsigned long *page;
+	unsigned long *page = claim_page(c, kind, nr);
 	int r;
 
-	lockdep_assert_held(&c->lock);
-	page = xa_load(c->pages[kind], nr / PAGE_BITS);
 	if (!page) {
 		if (c->nr_pages == PAGES_MAX)
 			return -EFBIG;
@@ -92,16 +107,15 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 			return r;
 		}
 		c->nr_pages++;
+		c->last[kind].page = page;
 	}
 	return __test_and_set_bit(nr % PAGE_BITS, page);
 }
 
 void qcow_claim_clear(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 {
-	unsigned long *page;
+	unsigned long *page = claim_page(c, kind, nr);
 
-	lockdep_assert_held(&c->lock);
-	page = xa_load(c->pages[kind], nr / PAGE_BITS);
 	if (page)
 		__clear_bit(nr % PAGE_BITS, page);
 }

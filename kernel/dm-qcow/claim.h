@@ -19,10 +19,17 @@ enum qcow_claim {
 	QCOW_CLAIM_KINDS
 };
 
+/* The page that was looked at last, NULL: there is none; U64_MAX: forgotten */
+struct qcow_claim_last {
+	u64 index;
+	unsigned long *page;
+};
+
 /*
  * @lock guards all and is the outermost lock but for image.lock.  @nr_pages is
  * bounded: an image from an enemy may name clusters all over a sparse file.
  * @anew: between qcow_claims_begin_anew() and _end_anew().
+ * @last: for each kind; all entries of a slice ask for the same few pages.
  */
 struct qcow_claims {
 	struct mutex lock;
@@ -30,6 +37,7 @@ struct qcow_claims {
 	bool anew;
 	struct xarray *pages[QCOW_CLAIM_KINDS];
 	struct xarray store[QCOW_CLAIM_KINDS];
+	struct qcow_claim_last last[QCOW_CLAIM_KINDS];
 };
 
 void qcow_claims_init(struct qcow_claims *c);

@@ -54,6 +54,19 @@ void qcow_grants_exit(struct qcow_grants *g)
 	free_percpu(g->cursors);
 }
 
+/* g->lock is held.  Rings the daemon once, as qcow_grant_take() does for all. */
+static void zeroed_sub(struct qcow_device *dev, u64 nr)
+{
+	struct qcow_grants *g = &dev->grants;
+
+	lockdep_assert_held(&g->lock);
+	WRITE_ONCE(g->zeroed, g->zeroed - nr);
+	if (g->zeroed >= g->zeroed_low)
+		return;
+	g->zeroed_low = 0;
+	qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
+}
+
 /* Both locks are held.  An emptied record is kept as a spare or freed. */
 static void cursor_refill(struct qcow_device *dev, struct qcow_cursor *c,
 			  int z, u32 want)
@@ -71,6 +84,8 @@ static void cursor_refill(struct qcow_device *dev, struct qcow_cursor *c,
 	c->run[z].nr = nr;
 	run->host += (u64)nr << dev->cluster_bits;
 	run->nr -= nr;
+	if (z)
+		zeroed_sub(dev, nr);
 	if (run->nr)
 		return;
 	list_del(&run->node);
@@ -107,11 +122,23 @@ static u32 cursor_take_any(struct qcow_device *dev, struct qcow_cursor *c,
 	int z = *zeroed;
 
 	spin_lock_irqsave(&c->lock, flags);
-	for (; z < 2 && !nr; z++)
+	for (; z < 2 && !nr && !READ_ONCE(dev->grants.closed); z++)
 		nr = cursor_take(dev, c, z, want, refill, host);
 	spin_unlock_irqrestore(&c->lock, flags);
 	if (nr)
 		*zeroed = z == 2;
+	return nr;
+}
+
+/* What a CPU has left of one kind, for the daemon. */
+static u32 cursor_empty(struct qcow_device *dev, struct qcow_cursor *c, int z,
+			u64 *host)
+{
+	u32 nr;
+
+	spin_lock_irq(&c->lock);
+	nr = cursor_take(dev, c, z, U32_MAX, false, host);
+	spin_unlock_irq(&c->lock);
 	return nr;
 }
 
@@ -175,7 +202,7 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 	bool zeroes = !qcow_device_image(dev)->h.crypt_method;
 	LIST_HEAD(lists0);
 	LIST_HEAD(lists1);
-	u64 total = 0;
+	u64 total = 0, zeroed = 0;
 	unsigned int i;
 
 	for (i = 0; i < n; i++) {
@@ -185,14 +212,20 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 		run->host = runs[i].offset;
 		run->nr = runs[i].length >> dev->cluster_bits;
 		total += run->nr;
-		list_add_tail(&run->node, zeroes &&
-			      runs[i].flags & DM_QCOW_RUN_ZEROED ?
-			      &lists1 : &lists0);
+		if (zeroes && runs[i].flags & DM_QCOW_RUN_ZEROED) {
+			list_add_tail(&run->node, &lists1);
+			zeroed += run->nr;
+		} else {
+			list_add_tail(&run->node, &lists0);
+		}
 	}
 	spin_lock_irq(&g->lock);
 	list_splice_tail(&lists0, &g->runs[0]);
 	list_splice_tail(&lists1, &g->runs[1]);
 	WRITE_ONCE(g->low, atomic64_add_return(total, &g->left) / 2);
+	WRITE_ONCE(g->zeroed, g->zeroed + zeroed);
+	if (zeroed)
+		g->zeroed_low = g->zeroed / 2;
 	spin_unlock_irq(&g->lock);
 	return 0;
 fail:
@@ -217,6 +250,14 @@ static void run_emit(struct qcow_device *dev, struct dm_qcow_run *out,
 			   host >> dev->cluster_bits, nr);
 }
 
+bool qcow_grants_open(struct qcow_grants *g)
+{
+	bool was = READ_ONCE(g->closed);
+
+	WRITE_ONCE(g->closed, false);
+	return was;
+}
+
 unsigned int qcow_grants_remove(struct qcow_device *dev,
 				struct dm_qcow_run *runs, unsigned int max)
 {
@@ -225,21 +266,19 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 	struct qcow_cursor *c;
 	struct qcow_run *run;
 	unsigned int n = 0;
-	bool zeroed;
 	u64 host;
 	int cpu, z;
 	u32 nr;
 
+	/* those who have not seen it have their cluster when a lock is had */
+	WRITE_ONCE(g->closed, true);
 	mutex_lock(&img->claims.lock);
 	for_each_possible_cpu(cpu) {
 		c = per_cpu_ptr(g->cursors, cpu);
-		while (n < max) {
-			zeroed = false;
-			nr = cursor_take_any(dev, c, U32_MAX, &zeroed, false,
-					     &host);
-			if (!nr)
-				break;
-			run_emit(dev, &runs[n++], host, nr, zeroed);
+		for (z = 0; z < 2; z++) {
+			nr = n < max ? cursor_empty(dev, c, z, &host) : 0;
+			if (nr)
+				run_emit(dev, &runs[n++], host, nr, z);
 		}
 	}
 	for (z = 0; z < 2; z++)
@@ -247,8 +286,12 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 			spin_lock_irq(&g->lock);
 			run = list_first_entry_or_null(&g->runs[z],
 						       struct qcow_run, node);
-			if (run)
+			if (run) {
 				list_del(&run->node);
+				if (z)
+					WRITE_ONCE(g->zeroed,
+						   g->zeroed - run->nr);
+			}
 			spin_unlock_irq(&g->lock);
 			if (!run)
 				break;

@@ -35,26 +35,40 @@ struct qcow_cursor {
 
 /**
  * struct qcow_grants - the grants of one device
- * @lock: irq-safe; guards @runs, @spare, @nr_spare; taken after cursor.lock
+ * @lock: irq-safe; guards @runs, @zeroed, @spare, @nr_spare; taken after
+ *        cursor.lock
  * @runs: [1] reads as zeroes, [0] does not
  * @left: clusters in @runs and in all cursors
+ * @zeroed: clusters in @runs[1]
  * @low: ring the daemon when @left falls below; reset by each grant
+ * @zeroed_low: the same for @zeroed
  * @consumed: clusters taken since the device was made
  * @spare: records for clusters that come back in end_io, where nothing can
  *         be allocated
  * @leaked: a cluster came back and there was no record for it
+ * @closed: the daemon takes stock: what comes back is not taken again before it
+ *          has said that it is done (docs/design.md, rule 34)
  */
 struct qcow_grants {
 	spinlock_t lock;
 	struct list_head runs[2];
 	atomic64_t left;
 	atomic64_t consumed;
+	u64 zeroed;
 	u64 low;
+	u64 zeroed_low;
 	struct qcow_cursor __percpu *cursors;
 	struct qcow_run *spare[QCOW_GRANT_SPARE];
 	u32 nr_spare;
 	bool leaked;
+	bool closed;
 };
+
+/* Are there clusters that may be taken? */
+static inline bool qcow_grants_any(const struct qcow_grants *g)
+{
+	return atomic64_read(&g->left) && !READ_ONCE(g->closed);
+}
 
 int qcow_grants_init(struct qcow_grants *g);
 void qcow_grants_exit(struct qcow_grants *g);
@@ -78,9 +92,14 @@ void qcow_grant_put(struct qcow_device *dev, u64 host, u32 nr);
  */
 int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 		    unsigned int n);
-/* Removes up to @max runs from the grants, for the daemon; clears claims. */
+/*
+ * Removes up to @max runs from the grants, for the daemon; clears claims. Closes
+ * them until qcow_grants_open().
+ */
 unsigned int qcow_grants_remove(struct qcow_device *dev,
 				struct dm_qcow_run *runs, unsigned int max);
+/* Any message that grants opens them.  Return: they were closed. */
+bool qcow_grants_open(struct qcow_grants *g);
 /*
  * Claims every cluster that is granted, after the claims were reset; their
  * lock is held and no I/O is in flight.

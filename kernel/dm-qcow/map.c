@@ -110,7 +110,7 @@ static enum qcow_alloc alloc_new(struct qcow_target *t, struct qcow_slice *s,
 		got = alloc_take(t, guest, n - 1, &zeroed, all, &host);
 	}
 	if (!got)
-		return img->external || atomic64_read(&t->dev->grants.left) ?
+		return img->external || qcow_grants_any(&t->dev->grants) ?
 			QCOW_ALLOC_FILL : QCOW_ALLOC_NO_GRANT;
 	x->len = min(end, (u64)got * cs) - in;
 	x->host = host + in;

@@ -107,6 +107,7 @@ static int put_state(struct sk_buff *skb, struct qcow_device *dev,
 		    atomic64_read(&dev->grants.left)) ||
 	    put_u64(skb, DM_QCOW_A_CONSUMED,
 		    atomic64_read(&dev->grants.consumed)) ||
+	    put_u64(skb, DM_QCOW_A_ZEROED, READ_ONCE(dev->grants.zeroed)) ||
 	    put_u64(skb, DM_QCOW_A_FREED, READ_ONCE(dev->nr_freed)) ||
 	    put_u64(skb, DM_QCOW_A_PARKED, READ_ONCE(dev->nr_parked)) ||
 	    put_u64(skb, DM_QCOW_A_SEQ, dev->seq) ||
@@ -348,7 +349,7 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	    put_u64(skb, DM_QCOW_A_GRANTED,
 		    atomic64_read(&dev->grants.left)))
 		WARN_ON_ONCE(1);
-	if (n)
+	if (qcow_grants_open(&dev->grants) || n)
 		qcow_device_unpark(dev);
 	return reply_send(info, skb, hdr);
 }

@@ -25,7 +25,7 @@ static void park_expired(struct work_struct *work)
 					       struct qcow_device, park_timer);
 
 	/* a cluster may have come meanwhile */
-	if (atomic64_read(&dev->grants.left)) {
+	if (qcow_grants_any(&dev->grants)) {
 		qcow_device_unpark(dev);
 		return;
 	}
@@ -156,7 +156,7 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio)
 	qcow_stat_inc(dev->stats, parked);
 	qcow_device_event(dev, DM_QCOW_EV_PARKED);
 	/* a grant may have come after the worker looked */
-	if (atomic64_read(&dev->grants.left))
+	if (qcow_grants_any(&dev->grants))
 		qcow_device_unpark(dev);
 }
 

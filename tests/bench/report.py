@@ -4,7 +4,7 @@
 prints tables of them, and how they differ from an earlier result, and writes
 all numbers as one JSON document.
 
-usage: report.py [--commit C] [--against JSON] [--svg FILE] CELLS JSON
+usage: report.py [--commit C] [--against JSON] [--more] [--svg FILE] CELLS JSON
 """
 import argparse
 import json
@@ -79,7 +79,8 @@ are the first ones to null_blk's pages. "All of a new image": every cluster of
 of their work in both.
 
 Mapping not in memory: of images with clusters of 4K, one read in each 2 MiB,
-which is what one block of an L2 table describes.
+which is what one block of an L2 table describes. What fio itself does is not
+counted there.
 
 Layers: all data is in the lowest one, and everything has been read before.
 Copying: every write is the first one to its cluster, whose rest is copied.
@@ -91,7 +92,18 @@ are in a cluster of their own, mostly. These images are in files.
 def read_cells(path):
     with open(path, encoding="utf-8") as f:
         lines = [json.loads(line) for line in f]
+    for c in lines[1:]:
+        if c["cell"] == "cold":     # it is over in a few milliseconds
+            c["iops"] = 1e9 / c["lat_mean_ns"]
     return lines[0], lines[1:]
+
+
+def with_more(path, cells):
+    """What an earlier run has measured, and what this one has measured anew."""
+    with open(path, encoding="utf-8") as f:
+        old = json.load(f)["cells"]
+    new = {(key(c), c["device"]) for c in cells}
+    return [c for c in old if (key(c), c["device"]) not in new] + cells
 
 
 def key(cell):
@@ -207,6 +219,7 @@ def parse():
     p = argparse.ArgumentParser()
     p.add_argument("--commit", default="")
     p.add_argument("--against", default="")
+    p.add_argument("--more", action="store_true")
     p.add_argument("--svg", default="")
     p.add_argument("cells")
     p.add_argument("json")
@@ -216,6 +229,8 @@ def parse():
 def main():
     args = parse()
     meta, cells = read_cells(args.cells)
+    if args.more:
+        cells = with_more(args.json, cells)
     add_ratios(cells)
     devices = [d for d in DEVICES if any(c["device"] == d for c in cells)]
     rows = by_key(cells)

@@ -19,9 +19,15 @@
 
 #include "states.h"
 
+#define CLUSTER_MAX (UINT64_C(2) << 20)
+
+/* The file "image", with a key's file to be filled in */
+#define WITH_KEY "--object secret,id=s,file=%s " \
+	"--image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image"
+
 struct check {
 	const char *disk_path, *log_path, *journal, *backing_path, *file, *work;
-	const char *keep, *fs, *now, *marks_path;
+	const char *keep, *fs, *now, *marks_path, *samples, *key;
 	bool clean;
 	uint64_t seed, wanted, qemu;
 	struct disk disk, backing, inner;
@@ -46,12 +52,14 @@ static const char usage[] =
 "  --journal FILE   what the writer did\n"
 "  --fs ext4        the guest's disk has this file system, and no journal\n"
 "  --file NAME      the image is in this file of an ext4 on DISK\n"
+"  --key FILE       passphrase of an encrypted image: qemu-img reads it\n"
 "  --backing FILE   raw file below the image\n"
 "  --marks FILE     what was acknowledged, a line each\n"
 "  --clean          it must have no leaks, and not be in use\n"
 "  --states N       power cuts (1000)\n"
 "  --seed S         which ones\n"
 "  --no-flushes     as if the disk lied about flushes: must find errors\n"
+"  --samples DIR    leave some of the disks there, one in 50\n"
 "  --qemu N         so many of them are judged by qemu-img as well (10)\n"
 "  --work DIR       for temporary files (.)\n"
 "  --keep DIR       where the disks of failures are left\n";
@@ -96,6 +104,20 @@ static bool save(const char *path, const uint8_t *data, uint64_t bytes)
 	return fine;
 }
 
+/* A file may end inside its last cluster. */
+static bool pad(struct disk *d)
+{
+	uint64_t bytes = (d->bytes + CLUSTER_MAX - 1) & ~(CLUSTER_MAX - 1);
+	uint8_t *data = realloc(d->data, bytes);
+
+	if (!data)
+		return false;
+	memset(data + d->bytes, 0, bytes - d->bytes);
+	d->data = data;
+	d->bytes = bytes;
+	return true;
+}
+
 /* Takes the image out of the file system on the disk. */
 static bool take_out(struct check *c)
 {
@@ -110,6 +132,25 @@ static bool take_out(struct check *c)
 	free(c->inner.data);
 	if (run(line, 1) || disk_load(&c->inner, "inner"))
 		return fail(c, "the image's file is not there");
+	return pad(&c->inner) || fail(c, "out of memory");
+}
+
+/* What the guest finds, or finds in a snapshot */
+static bool read_guest(struct check *c, int nr, uint8_t *out, uint64_t bytes)
+{
+	char line[1024];
+	struct disk raw = { 0 };
+
+	if (!c->img.luks)
+		return image_read(&c->img, nr, out, bytes) || fail(c, c->img.why);
+	snprintf(line, sizeof(line), "qemu-img convert -O raw " WITH_KEY " raw",
+		 c->key);
+	if (!save("image", c->img.disk, c->img.bytes) || run(line, 1) ||
+	    disk_load(&raw, "raw") || raw.bytes > bytes)
+		return fail(c, "qemu-img cannot decrypt it");
+	memset(out, 0, bytes);
+	memcpy(out, raw.data, raw.bytes);
+	disk_free(&raw);
 	return true;
 }
 
@@ -130,15 +171,18 @@ static bool ask_qemu(struct check *c)
 		return fail(c, "qemu-img cannot open it");
 	if (c->img.dirty && run("qemu-img check -q -r all -f qcow2 image", fine | 1 << 1))
 		return fail(c, "qemu-img does not repair it");
-	rc = run("qemu-img check -f qcow2 image", fine);
+	snprintf(line, sizeof(line), "qemu-img check " WITH_KEY, c->key);
+	rc = run(c->img.luks ? line : "qemu-img check -f qcow2 image", fine);
 	if (rc && rc != 3)
 		return fail(c, "qemu-img check finds errors");
+	c->compared++;
+	if (c->img.luks)
+		return true;	/* there is no other reader */
 	if (run("qemu-img convert -f qcow2 -O raw image raw", 1) ||
 	    disk_load(&raw, "raw"))
 		return fail(c, "qemu-img cannot read it");
 	same = raw.bytes <= c->room && !memcmp(raw.data, c->guest, raw.bytes);
 	disk_free(&raw);
-	c->compared++;
 	return same || fail(c, "qemu-img reads something else");
 }
 
@@ -177,8 +221,8 @@ static bool check_snapshots(struct check *c)
 	for (uint32_t i = 0; i < 4 && c->snapshots[i]; i++) {
 		if (i >= c->img.snapshots)
 			return fail(c, "a snapshot is missing");
-		if (!image_read(&c->img, i, c->again, c->room))
-			return fail(c, c->img.why);
+		if (!read_guest(c, i, c->again, c->room))
+			return false;
 		if (memcmp(c->again, c->snapshots[i], c->room))
 			return fail(c, "a snapshot has changed");
 	}
@@ -189,8 +233,8 @@ static bool judge(struct check *c, bool by_qemu)
 {
 	if (!open_image(c))
 		return false;
-	if (!image_read(&c->img, -1, c->guest, c->room))
-		return fail(c, c->img.why);
+	if (!read_guest(c, -1, c->guest, c->room))
+		return false;
 	if (c->img.leaks > c->most_leaks)
 		c->most_leaks = c->img.leaks;
 	if (c->history && !history_verify(c->history, c->guest, c->img.size, c->why,
@@ -227,6 +271,15 @@ static void report(struct check *c, const struct cut *cut)
 	save(path, c->disk.data, c->disk.bytes);
 }
 
+static void save_sample(struct check *c, size_t nr)
+{
+	char path[1024];
+
+	snprintf(path, sizeof(path), "%s/cut-%zu", c->samples, nr);
+	if (!save(path, c->img.disk, c->img.bytes))
+		report(c, &(struct cut){ .at = nr });
+}
+
 static bool run_cuts(struct check *c)
 {
 	struct rnd rnd = { .state = c->seed };
@@ -244,6 +297,8 @@ static bool run_cuts(struct check *c)
 		c->checked++;
 		if (!judge(c, by_qemu))
 			report(c, &cuts[i]);
+		else if (c->samples && i % 50 == 25)
+			save_sample(c, i);
 	}
 	free(cuts);
 	printf("%zu power cuts in %zu entries with %zu flushes, %zu of them judged by qemu-img, at most %"
@@ -290,8 +345,10 @@ static bool read_start(struct check *c)
 	}
 	bytes = c->img.size;
 	initial = malloc(bytes);
-	if (!initial || !image_read(&c->img, -1, initial, bytes))
+	if (!initial || !read_guest(c, -1, initial, bytes)) {
+		printf("at the start: %s\n", c->why);
 		return false;
+	}
 	c->room = bytes;
 	if (c->journal) {
 		c->history = history_open(c->journal, initial, bytes);
@@ -305,7 +362,7 @@ static bool read_start(struct check *c)
 	for (uint32_t i = 0; i < c->img.snapshots && i < 4; i++) {
 		c->snapshots[i] = malloc(c->room);
 		if (!c->snapshots[i] ||
-		    !image_read(&c->img, i, c->snapshots[i], c->room))
+		    !read_guest(c, i, c->snapshots[i], c->room))
 			return false;
 	}
 	return c->guest && c->again && c->files;
@@ -325,6 +382,8 @@ static bool parse(struct check *c, int argc, char **argv)
 		{ "work", required_argument, NULL, 'w' },
 		{ "keep", required_argument, NULL, 'k' },
 		{ "now", required_argument, NULL, 'N' },
+		{ "key", required_argument, NULL, 'K' },
+		{ "samples", required_argument, NULL, 'S' },
 		{ "marks", required_argument, NULL, 'm' },
 		{ "clean", no_argument, NULL, 'c' },
 		{ }
@@ -344,6 +403,8 @@ static bool parse(struct check *c, int argc, char **argv)
 		case 'w': c->work = optarg; break;
 		case 'k': c->keep = optarg; break;
 		case 'N': c->now = optarg; break;
+		case 'K': c->key = optarg; break;
+		case 'S': c->samples = optarg; break;
 		case 'm': c->marks_path = optarg; break;
 		case 'c': c->clean = true; break;
 		default: return false;

@@ -40,7 +40,11 @@ set_up() {
 
 # --- the steps ----------------------------------------------------------------
 
-step_attach() { attach disk "$image" --allow-external; }
+step_attach() {
+	local key=()
+	[ ! -e "$work/key" ] || key=(--key-file "$work/key")
+	attach disk "$image" --allow-external "${key[@]}"
+}
 step_detach() { detach disk; }
 
 step_write() { # SEED OPS OPTION...
@@ -94,8 +98,8 @@ step_fs() { # SEED ROUNDS
 			rm -f "$file"
 		}
 	done
-	fio --name=x --filename=fs/fio --size=2M --direct=1 --rw=randwrite \
-		--bssplit=4k/70:16k/30 --sync=1 --io_size=1M --randseed="$1" \
+	fio --name=x --filename=fs/fio --size=512k --direct=1 --rw=randwrite \
+		--bssplit=4k/70:16k/30 --sync=1 --io_size=256k --randseed="$1" \
 		--ioengine=psync --output=fio.log || { cat fio.log; umount fs; return 1; }
 	sync -f fs
 	umount fs

@@ -5,7 +5,9 @@
  * other writes any part may be there, in sectors. What was discarded has any
  * content: here it is poison again.
  *
- * dm-log-writes has a flush behind those writes that ended before it began.
+ * dm-log-writes has a flush behind those writes that ended before it began. But
+ * it has a FUA write before all others since the last flush, even those that
+ * ended earlier: writer.c sees to it that these never overlap.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,9 @@
  * it begins; what a flush or a FUA write has acknowledged goes as a mark into
  * the log below the image, or as a line into a file. Also copies that log.
  *
- * Operations that run at once never overlap: each sector has one history.
+ * Operations that run at once never overlap: each sector has one history. A FUA
+ * write is to clusters only that nothing has been written to since the last
+ * flush: the log does not tell which came first.
  */
 #include <endian.h>
 #include <errno.h>
@@ -22,6 +24,7 @@
 #include "../prop/prop.h"
 
 #define HOT 4
+#define RECENT_MAX 4096
 
 struct writer {
 	struct rnd rnd;
@@ -33,6 +36,8 @@ struct writer {
 	uint32_t max;			/* sectors of one operation with data */
 	uint32_t hot[HOT];
 	unsigned int flushes, discards;	/* percent */
+	struct op recent[RECENT_MAX];
+	size_t n_recent;		/* operations since the last flush */
 	struct op batch[BATCH_MAX];
 	uint32_t seqs[BATCH_MAX];
 };
@@ -137,6 +142,16 @@ static void pick_range(struct writer *w, struct op *op)
 	op->count = n;
 }
 
+/* Copy-on-write takes whole clusters along. */
+static bool shares_cluster(const struct writer *w, const struct op *a,
+			   const struct op *b)
+{
+	uint32_t c = w->cluster;
+
+	return a->sector / c <= (b->sector + b->count - 1) / c &&
+		b->sector / c <= (a->sector + a->count - 1) / c;
+}
+
 static bool clashes(const struct writer *w, size_t n)
 {
 	const struct op *a = &w->batch[n];
@@ -144,11 +159,24 @@ static bool clashes(const struct writer *w, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		const struct op *b = &w->batch[i];
 
-		if (b->type != OP_FLUSH && a->sector < b->sector + b->count &&
+		if (b->type == OP_FLUSH)
+			continue;
+		if (b->type == OP_FUA && shares_cluster(w, a, b))
+			return true;
+		if (a->sector < b->sector + b->count &&
 		    b->sector < a->sector + a->count)
 			return true;
 	}
 	return false;
+}
+
+/* Has something been done to its clusters since the last flush? */
+static bool is_recent(const struct writer *w, const struct op *op)
+{
+	for (size_t i = 0; i < w->n_recent; i++)
+		if (shares_cluster(w, op, &w->recent[i]))
+			return true;
+	return w->n_recent == RECENT_MAX;
 }
 
 static enum rec_kind kind_of(enum op_type type)
@@ -171,6 +199,10 @@ static int add(struct writer *w, size_t n)
 	pick_range(w, op);
 	if (clashes(w, n))
 		return 1;
+	if (op->type == OP_FUA && is_recent(w, op))
+		op->type = OP_WRITE;
+	if (w->n_recent < RECENT_MAX)
+		w->recent[w->n_recent++] = *op;
 	ret = note(w, kind_of(op->type), op->sector, op->count);
 	if (ret)
 		return ret;
@@ -182,6 +214,15 @@ static int add(struct writer *w, size_t n)
 }
 
 /* --- doing ------------------------------------------------------------------ */
+
+/* A flush does not cover what ran beside it. */
+static void forget_flushed(struct writer *w, size_t n)
+{
+	w->n_recent = 0;
+	for (size_t i = 0; i < n; i++)
+		if (w->batch[i].type != OP_FLUSH)
+			w->recent[w->n_recent++] = w->batch[i];
+}
 
 /* @before: the last operation that had ended when the batch began */
 static int acknowledge(struct writer *w, size_t n, uint32_t before)
@@ -201,8 +242,10 @@ static int acknowledge(struct writer *w, size_t n, uint32_t before)
 		if (op->type == OP_FUA)
 			ret = mark(w, MARK_ONE, w->seqs[i]);
 	}
-	if (!ret && flushed)
+	if (!ret && flushed) {
+		forget_flushed(w, n);
 		ret = mark(w, MARK_ALL, before);
+	}
 	return ret;
 }
 

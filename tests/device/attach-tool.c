@@ -9,6 +9,9 @@
  *   resize BYTES [shrink]
  *   adopt [NAME]         blk_attach_adopt() of the device (or of all)
  *   detach | abandon | forget
+ *   take                 adopts the device, without the library's part of it;
+ *                        takes its grants: prints how many runs
+ *   grant                gives back what was taken
  *   get                  prints the kernel's state of the current one
  *   wait WHAT            until notified: gone, mode, corrupt, nospace, scanned
  *   sleep MS | sh COMMAND | kill
@@ -226,6 +229,53 @@ static int do_forget(char *args, struct blk_error *e)
 	return 0;
 }
 
+/* What "take" has. */
+static struct {
+	uint64_t dev, session, seq;
+	struct dm_qcow_run runs[DM_QCOW_MAX_RUNS];
+	size_t n;
+} stock;
+
+static int stock_begin(struct blk_error *e)
+{
+	struct blk_kdev *list;
+	size_t n;
+	int ret = genl ? 0 : blk_genl_open(&genl, e);
+
+	if (!ret)
+		ret = blk_genl_list(genl, &list, &n, e);
+	if (ret)
+		return ret;
+	stock.dev = n ? list[0].dev : 0;
+	free(list);
+	return blk_genl_adopt(genl, stock.dev, NULL, &stock.session,
+			      &stock.seq, e);
+}
+
+static int do_take(char *args, struct blk_error *e)
+{
+	size_t n, all = 0;
+	int ret = stock.session ? 0 : stock_begin(e);
+
+	(void)args;
+	for (n = 1; !ret && n && stock.n < DM_QCOW_MAX_RUNS / 2; all += n) {
+		ret = blk_genl_take(genl, stock.dev, stock.session,
+				    DM_QCOW_TAKE_GRANTS, &stock.runs[stock.n],
+				    &n, e);
+		stock.n += n;
+	}
+	if (!ret)
+		printf("took %zu\n", all);
+	return ret;
+}
+
+static int do_grant(char *args, struct blk_error *e)
+{
+	(void)args;
+	return blk_genl_grant(genl, stock.dev, stock.session, ++stock.seq,
+			      stock.runs, stock.n, 0, NULL, e);
+}
+
 static int do_get(char *args, struct blk_error *e)
 {
 	struct blk_kdev k;
@@ -327,7 +377,8 @@ static const struct {
 	{ "detach", do_detach }, { "abandon", do_abandon },
 	{ "forget", do_forget }, { "get", do_get }, { "wait", do_wait },
 	{ "sleep", do_sleep }, { "sh", do_sh }, { "kill", do_kill },
-	{ "fails", do_fails }, { "try", do_try },
+	{ "take", do_take }, { "grant", do_grant }, { "fails", do_fails },
+	{ "try", do_try },
 };
 
 static int step(char *line, struct blk_error *e)

@@ -340,6 +340,12 @@ class ImageSet:
         return state
 
 
+def is_padded(was, now):
+    """A loop device would cut off the end of a file with half a sector: that is
+    filled up with zeroes (docs/design.md)."""
+    return was[1] % SECTOR and now[1] > was[1] and not now[1] % SECTOR
+
+
 def write_noise(path):
     """Files whose data compresses not at all, well, and in between."""
     rnd = random.Random(1)

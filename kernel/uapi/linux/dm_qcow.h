@@ -65,6 +65,8 @@
  *       DM_QCOW_A_GENERATION: u64
  *       DM_QCOW_A_CLUSTER_BITS: u32
  *       DM_QCOW_A_GRANTED: u64 clusters still to be handed out
+ *       DM_QCOW_A_ZEROED: u64 of these, those that read as zeroes; less what a
+ *                         CPU has set aside
  *       DM_QCOW_A_CONSUMED: u64 clusters handed out since the table was loaded
  *       DM_QCOW_A_FREED: u64 runs in the freed queue
  *       DM_QCOW_A_PARKED: u64 bios that wait for a grant
@@ -100,7 +102,8 @@
  *     DM_QCOW_A_FLAGS: u32, DM_QCOW_GRANT_HOST_FULL: there will be no more
  *                      until space returns
  *   ->  DM_QCOW_A_SEQ, DM_QCOW_A_GRANTED
- *   The runs' refcounts are 1 and durable.  All or nothing.
+ *   The runs' refcounts are 1 and durable.  All or nothing.  Also without any
+ *   runs: what a write gives back may be taken again (see TAKE).
  *   EALREADY: this sequence was used.  ERANGE: not in the device.
  *   EUCLEAN: a cluster is claimed by metadata, a grant or a mapping.
  *
@@ -111,6 +114,7 @@
  *   The runs leave the kernel: whoever takes them owns them.  Freed runs are
  *   a multiset: each is exactly one reference to drop.  A freed L2 table
  *   (METADATA) stays claimed, for the daemon, since snapshots may have it.
+ *   After a TAKE of grants no write is given a cluster before the next GRANT.
  *
  * DM_QCOW_CMD_COMMIT
  *     DM_QCOW_A_COOKIE: u64, larger than the last one
@@ -198,6 +202,7 @@ enum dm_qcow_attr {
 	DM_QCOW_A_PARKED,
 	DM_QCOW_A_PENDING,
 	DM_QCOW_A_STATS,
+	DM_QCOW_A_ZEROED,
 	__DM_QCOW_A_LAST
 };
 #define DM_QCOW_A_MAX (__DM_QCOW_A_LAST - 1)

@@ -202,6 +202,12 @@ void blk_qcow2_set_ops(struct blk_qcow2 *q, const struct blk_qcow2_ops *ops,
  */
 int blk_qcow2_alloc(struct blk_qcow2 *q, uint64_t bytes,
 		    struct dm_qcow_run *runs, size_t *n, struct blk_error *e);
+/* The same without zeroing what would have to be written for it. */
+int blk_qcow2_alloc_as_is(struct blk_qcow2 *q, uint64_t bytes,
+			  struct dm_qcow_run *runs, size_t *n,
+			  struct blk_error *e);
+/* Are clusters that read as zeroes dear? */
+bool blk_qcow2_slow_zero(const struct blk_qcow2 *q);
 
 /**
  * blk_qcow2_release - drop one reference of each cluster in each run

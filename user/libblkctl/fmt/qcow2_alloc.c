@@ -366,7 +366,7 @@ static int zero_reused(struct picker *p)
 		struct dm_qcow_run *r = &p->runs[i];
 		int ret = 0;
 
-		if (!(r->flags & DM_QCOW_RUN_ZEROED) &&
+		if (!(r->flags & DM_QCOW_RUN_ZEROED) && !q->as_they_are &&
 		    !(is_encrypted(q) && q->f->is_bdev)) {
 			ret = blk_file_zero(q->f, r->offset, r->length);
 			if (!ret)
@@ -489,13 +489,14 @@ static int alloc_error(const struct blk_qcow2 *q, int ret, struct blk_error *e)
 	return blk_q_io_error(q, e, ret, "allocate clusters");
 }
 
-int blk_qcow2_alloc(struct blk_qcow2 *q, uint64_t bytes,
-		    struct dm_qcow_run *runs, size_t *n, struct blk_error *e)
+static int alloc(struct blk_qcow2 *q, uint64_t bytes, bool as_they_are,
+		 struct dm_qcow_run *runs, size_t *n, struct blk_error *e)
 {
 	uint64_t clusters;
 	int ret;
 
 	blk_guard_mutex(&q->lock);
+	q->as_they_are = as_they_are;
 	ret = blk_alloc_prepare(q, e);
 	if (ret < 0)
 		return ret;
@@ -511,4 +512,22 @@ int blk_qcow2_alloc(struct blk_qcow2 *q, uint64_t bytes,
 	for (size_t i = 0; i < *n && is_encrypted(q); i++)
 		runs[i].flags &= ~DM_QCOW_RUN_ZEROED;
 	return 0;
+}
+
+int blk_qcow2_alloc(struct blk_qcow2 *q, uint64_t bytes,
+		    struct dm_qcow_run *runs, size_t *n, struct blk_error *e)
+{
+	return alloc(q, bytes, false, runs, n, e);
+}
+
+int blk_qcow2_alloc_as_is(struct blk_qcow2 *q, uint64_t bytes,
+			  struct dm_qcow_run *runs, size_t *n,
+			  struct blk_error *e)
+{
+	return alloc(q, bytes, q->f->slow_zero, runs, n, e);
+}
+
+bool blk_qcow2_slow_zero(const struct blk_qcow2 *q)
+{
+	return q->f->slow_zero && !is_encrypted(q);
 }

@@ -72,6 +72,7 @@ struct blk_scan;
  * @meta: sorted; never given out by the allocator
  * @end: one more than the last cluster in use
  * @hint: no cluster below it can be allocated
+ * @as_they_are: this grant's clusters need not be zeroed
  * @fresh_from: offset from which the file is zeroes and was never given out
  * @announced: file size that ops->grown was told
  * @size_at_open: bytes
@@ -95,6 +96,7 @@ struct blk_qcow2 {
 	uint32_t rb_bits;
 	const char *rt_why;
 	bool stuck;
+	bool as_they_are;
 	bool leaked;
 
 	const struct blk_qcow2_ops *ops;

@@ -14,10 +14,12 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <stdalign.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/be.h"
@@ -54,6 +56,32 @@ static size_t probe_align(int fd)
 	return MAX_ALIGN;
 }
 
+/* Of a partition, the whole disk's is asked. */
+static bool is_slow_to_zero(int fd)
+{
+	static const char *const form[] = { "", "/.." };
+	char path[96], text[2] = "";
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return false;
+	for (size_t i = 0; i < 2; i++) {
+		int q;
+
+		snprintf(path, sizeof(path),
+			 "/sys/dev/block/%u:%u%s/queue/write_zeroes_max_bytes",
+			 major(st.st_rdev), minor(st.st_rdev), form[i]);
+		q = open(path, O_RDONLY | O_CLOEXEC);
+		if (q < 0)
+			continue;
+		if (read(q, text, sizeof(text)) != sizeof(text))
+			text[0] = '\0';
+		close(q);
+		return !memcmp(text, "0\n", 2);
+	}
+	return false;
+}
+
 static int stat_bdev(struct blk_file *f, struct blk_error *e)
 {
 	unsigned int pbs = 0;
@@ -69,6 +97,7 @@ static int stat_bdev(struct blk_file *f, struct blk_error *e)
 				     "'%s' has blocks of %d bytes, more than 4096 are not supported",
 				     f->path, lbs);
 	f->is_bdev = true;
+	f->slow_zero = is_slow_to_zero(f->fd);
 	f->align = lbs;
 	f->block = BLK_MAX(pbs, (unsigned int)lbs);
 	return 0;

@@ -32,6 +32,7 @@ enum blk_file_op {
  *         to: 512..4096, a power of two
  * @block: bytes of a file system block (regular files) or of the physical
  *         block (devices)
+ * @slow_zero: a device without a command for zeroes: they must be written
  * @path: absolute, symlinks resolved; owned
  * @hook: tests only: sees every change before it is made; a negative result
  *        is returned in place of making it
@@ -41,6 +42,7 @@ struct blk_file {
 	bool writable;
 	bool is_bdev;
 	bool direct;
+	bool slow_zero;
 	size_t align;
 	size_t block;
 	char *path;

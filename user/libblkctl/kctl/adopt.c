@@ -7,8 +7,9 @@
  * Must not: take locks (the open files in the kernel have them), and must not
  * begin the leak scan while clusters are on their way: taken from a grant,
  * not yet linked.  Hence: take all grants, let a commit cover every write that
- * had begun, take again what such writes may have put back, drop all of it.
- * Only then the refcounts are looked at, and anew granted.
+ * had begun, take again what such writes may have put back (which nobody can
+ * have meanwhile: the first take has closed the grants), drop all of it.  Only
+ * then the refcounts are looked at, and anew granted.
  * Threads: the caller's; the feeder rests until all is done.
  */
 #include <errno.h>
@@ -158,6 +159,8 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 		atomic_store(&a->keep_mark, true);
 	else
 		blk_scan_begin(a, NULL);
+	/* from here on clusters that come back may be taken again */
+	blk_grant_give(a, NULL, 0, 0, NULL, NULL);
 }
 
 static void serve(struct blk_attachment *a, bool suspended)

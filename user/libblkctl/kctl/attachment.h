@@ -55,11 +55,24 @@ struct blk_scan {
 };
 
 /**
+ * struct blk_supply - how much of one kind of clusters is kept granted
+ * @target: bytes
+ * @consumed, @since: of the window in which consumption is measured (bytes, ns)
+ */
+struct blk_supply {
+	uint64_t target;
+	uint64_t consumed, since;
+};
+
+/**
  * struct blk_feeder - the thread that serves the kernel's wishes
  * @lock: guards @want_pause, @paused, @ended
  * @ended: the thread serves no more (stopped, or the device has gone)
- * @target, @cap: bytes to keep granted; and what can ever be needed
- * @consumed, @since: of the window in which consumption is measured (bytes, ns)
+ * @cap: bytes that can ever be needed, 0: not known yet
+ * @supply: [1]: clusters that read as zeroes, where these are dear; else all
+ *          are [0]
+ * @split: they are dear
+ * @gave_zeroed: bytes of these that the kernel has had in all
  * @released: when freed runs were last given back
  * @failed: when an allocation failed, 0: the last one did not
  * @host_full: the kernel was told so
@@ -77,8 +90,10 @@ struct blk_feeder {
 	int wake;
 	struct blk_genl *events;
 
-	uint64_t target, cap;
-	uint64_t consumed, since;
+	uint64_t cap;
+	struct blk_supply supply[2];
+	bool split;
+	uint64_t gave_zeroed;
 	uint64_t released, failed;
 	bool host_full, starved;
 	unsigned int refused;

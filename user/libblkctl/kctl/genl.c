@@ -68,6 +68,7 @@ static const struct nla_policy policy[DM_QCOW_A_MAX + 1] = {
 	[DM_QCOW_A_CLUSTER_BITS] = { .type = NLA_U32 },
 	[DM_QCOW_A_GRANTED] = { .type = NLA_U64 },
 	[DM_QCOW_A_CONSUMED] = { .type = NLA_U64 },
+	[DM_QCOW_A_ZEROED] = { .type = NLA_U64 },
 	[DM_QCOW_A_FREED] = { .type = NLA_U64 },
 	[DM_QCOW_A_PARKED] = { .type = NLA_U64 },
 	[DM_QCOW_A_PENDING] = { .type = NLA_U32 },
@@ -420,6 +421,8 @@ static int kdev_parse(struct nlattr **tb, void *opaque)
 	get_u64(tb[DM_QCOW_A_GENERATION], &k->generation);
 	get_u64(tb[DM_QCOW_A_GRANTED], &k->granted);
 	get_u64(tb[DM_QCOW_A_CONSUMED], &k->consumed);
+	k->zeroed = k->granted;
+	get_u64(tb[DM_QCOW_A_ZEROED], &k->zeroed);
 	get_u64(tb[DM_QCOW_A_FREED], &k->freed);
 	get_u64(tb[DM_QCOW_A_PARKED], &k->parked);
 	get_u64(tb[DM_QCOW_A_SEQ], &k->seq);

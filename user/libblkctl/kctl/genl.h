@@ -31,6 +31,7 @@ struct blk_kdev {
 	uint64_t generation;
 	uint64_t granted;
 	uint64_t consumed;
+	uint64_t zeroed;
 	uint64_t freed;
 	uint64_t parked;
 	uint64_t seq;

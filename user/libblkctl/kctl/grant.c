@@ -8,10 +8,11 @@
  * ioctls (docs/design.md, rule 8).
  * Threads: the feeder, or whoever has paused it (attachment.h).
  *
- * How much: the target begins at 32 MiB (at least 16 clusters) and doubles, up
- * to 512 MiB, whenever more than half of it was consumed within a second.  The
- * grants are filled up to one and a half targets as soon as they fall below
- * one, and never beyond what the guest's disk could need at all.
+ * How much, of each kind (blk_grant_fill()): the target begins at 32 MiB (at
+ * least 16 clusters) and doubles, up to 512 MiB, whenever more than half of it
+ * was consumed within a second.  The grants are filled up to one and a half
+ * targets as soon as they fall below one, and never beyond what the guest's disk
+ * could need at all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -196,15 +197,30 @@ static void not_zeroed(struct dm_qcow_run *runs, size_t n)
 		runs[n].flags &= ~DM_QCOW_RUN_ZEROED;
 }
 
-/* One allocation, one message.  1: more can be tried at once. */
+static uint64_t total_zeroed(const struct dm_qcow_run *runs, size_t n)
+{
+	uint64_t bytes = 0;
+
+	while (n--)
+		if (runs[n].flags & DM_QCOW_RUN_ZEROED)
+			bytes += runs[n].length;
+	return bytes;
+}
+
+/*
+ * One allocation, one message.  @zeroed: zeroes, although they are dear.
+ * 1: more can be tried at once.
+ */
 static int give_some(struct blk_attachment *a, uint64_t bytes,
-		     const struct blk_kdev *k, uint64_t *given)
+		     const struct blk_kdev *k, bool zeroed, uint64_t *given)
 {
 	struct blk_feeder *f = &a->feeder;
 	size_t n = DM_QCOW_MAX_RUNS;
 	int ret;
 
-	ret = blk_qcow2_alloc(a->image, bytes, f->runs, &n, NULL);
+	ret = f->split && !zeroed ?
+		blk_qcow2_alloc_as_is(a->image, bytes, f->runs, &n, NULL) :
+		blk_qcow2_alloc(a->image, bytes, f->runs, &n, NULL);
 	if (ret || !n) {
 		f->failed = blk_now_ns();
 		if (!ret || ret == -ENOSPC)
@@ -221,6 +237,10 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 	f->host_full = f->starved = false;
 	f->failed = 0;
 	*given = total(f->runs, n);
+	f->gave_zeroed += total_zeroed(f->runs, n);
+	/* the device would not: then there are no such clusters */
+	if (zeroed && !total_zeroed(f->runs, n))
+		f->split = false;
 	return 1;
 }
 
@@ -235,24 +255,28 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
 }
 
 /* Doubles the target when the guest is eating it up. */
-static void adapt(struct blk_attachment *a, const struct blk_kdev *k)
+static void adapt(struct blk_supply *s, uint64_t consumed)
 {
-	struct blk_feeder *f = &a->feeder;
 	uint64_t now = blk_now_ns();
-	uint64_t consumed = k->consumed << a->cluster_bits;
-	uint64_t used = consumed > f->consumed ? consumed - f->consumed : 0;
-	uint64_t window = max_u64(now - f->since, NS_PER_S);
+	uint64_t used = consumed > s->consumed ? consumed - s->consumed : 0;
+	uint64_t window = max_u64(now - s->since, NS_PER_S);
 
 	/* a window that was cut long by a slow disk counts for its length */
-	if (used / (window / NS_PER_MS) * 1000 > f->target / 2)
-		f->target = min_u64(2 * f->target, TARGET_MAX);
-	else if (now - f->since < NS_PER_S && consumed >= f->consumed)
+	if (used / (window / NS_PER_MS) * 1000 > s->target / 2)
+		s->target = min_u64(2 * s->target, TARGET_MAX);
+	else if (now - s->since < NS_PER_S && consumed >= s->consumed)
 		return;
-	f->consumed = consumed;
-	f->since = now;
+	s->consumed = consumed;
+	s->since = now;
 }
 
-static void first_target(struct blk_attachment *a, const struct blk_kdev *k)
+static uint64_t first_step(const struct blk_attachment *a)
+{
+	return max_u64(TARGET_FIRST,
+		       (uint64_t)TARGET_CLUSTERS << a->cluster_bits);
+}
+
+static void first_targets(struct blk_attachment *a, const struct blk_kdev *k)
 {
 	const struct qcow2_header *h = blk_qcow2_header(a->image);
 	uint64_t guest = (h->size + qcow2_cluster_size(h) - 1) >>
@@ -263,40 +287,65 @@ static void first_target(struct blk_attachment *a, const struct blk_kdev *k)
 	if (a->layers[0].is.data)
 		guest = 0;
 	f->cap = (guest + qcow2_l1_needed(h)) << h->cluster_bits;
-	f->target = max_u64(TARGET_FIRST,
-			    (uint64_t)TARGET_CLUSTERS << h->cluster_bits);
-	f->consumed = k->consumed << a->cluster_bits;
-	f->since = blk_now_ns();
+	f->split = blk_qcow2_slow_zero(a->image) && guest;
+	f->gave_zeroed = k->zeroed << a->cluster_bits;
+	for (int z = 0; z < 2; z++) {
+		f->supply[z].target = first_step(a);
+		f->supply[z].consumed = z ? 0 : k->consumed << a->cluster_bits;
+		f->supply[z].since = blk_now_ns();
+	}
 }
 
-int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
+/* Fills up one kind of clusters, of which the kernel has @have bytes. */
+static int fill(struct blk_attachment *a, const struct blk_kdev *k, bool zeroed,
+		uint64_t have, uint64_t cap)
 {
 	struct blk_feeder *f = &a->feeder;
-	uint64_t have = k->granted << a->cluster_bits;
-	uint64_t first = max_u64(TARGET_FIRST,
-				 (uint64_t)TARGET_CLUSTERS << a->cluster_bits);
+	uint64_t target = f->supply[zeroed].target;
 	uint64_t low, high, step, need, given = 0;
 	int ret;
 
-	if (!f->target)
-		first_target(a, k);
-	adapt(a, k);
 	/* no fsync for each cluster of a small disk */
-	low = min_u64(f->target, f->cap - f->cap / 4);
-	high = min_u64(f->target + f->target / 2, f->cap);
+	low = min_u64(target, cap - cap / 4);
+	high = min_u64(target + target / 2, cap);
 	if (have >= low || k->mode >= DM_QCOW_MODE_READ_ONLY ||
 	    f->refused >= REFUSED_MAX || blk_now_ns() < retry_time(f, k))
 		return 0;
 	/* small steps first reach the guest sooner; each costs an fsync */
-	step = max_u64(first, f->target / 4);
+	step = max_u64(first_step(a), target / 4);
 	need = high - have;
 	while (need && !blk_feeder_interrupted(a)) {
-		ret = give_some(a, min_u64(step, need), k, &given);
+		ret = give_some(a, min_u64(step, need), k, zeroed, &given);
 		if (ret <= 0)
 			return ret;
 		need -= min_u64(need, given);
 	}
 	return 0;
+}
+
+/*
+ * Where zeroes must be written, only as many clusters are zeroed ahead as writes
+ * of less than a cluster take: others do not need it.
+ */
+int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
+{
+	uint64_t granted = k->granted << a->cluster_bits;
+	uint64_t consumed = k->consumed << a->cluster_bits;
+	uint64_t zeroed = min_u64(k->zeroed << a->cluster_bits, granted), used;
+	struct blk_feeder *f = &a->feeder;
+	int ret;
+
+	if (!f->cap)
+		first_targets(a, k);
+	if (!f->split) {
+		adapt(&f->supply[0], consumed);
+		return fill(a, k, false, granted, f->cap);
+	}
+	used = f->gave_zeroed - min_u64(zeroed, f->gave_zeroed);
+	adapt(&f->supply[0], consumed - min_u64(used, consumed));
+	adapt(&f->supply[1], used);
+	ret = fill(a, k, false, granted - zeroed, f->cap / 2);
+	return ret < 0 ? ret : fill(a, k, true, zeroed, f->cap / 2);
 }
 
 /*

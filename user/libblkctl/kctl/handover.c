@@ -27,6 +27,8 @@ void blk_handover_give_back(struct blk_handover *h)
 			blk_grant_drop(h->a, v, part);
 		blk_stop_point("given-back");
 	}
+	/* taking has closed the grants, also where there were none */
+	blk_grant_give(h->a, NULL, 0, 0, NULL, NULL);
 	blk_grant_drop(h->a, h->freed.v, h->freed.n);
 	blk_handover_free(h);
 }

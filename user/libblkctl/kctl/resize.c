@@ -124,7 +124,7 @@ static void grant_anew(struct blk_attachment *a)
 
 static void feed(struct resizing *r)
 {
-	r->a->feeder.target = 0;	/* by the new size */
+	r->a->feeder.cap = 0;	/* by the new size */
 	if (r->scanning)
 		grant_anew(r->a);
 	else

@@ -315,6 +315,9 @@ static void test_faults(const char *opts)
 
 #define SNAPSHOT	"qemu-img snapshot -c a i.qcow2 && " \
 			"qemu-io -f qcow2 -c 'write -P 9 64k 128k' i.qcow2 >/dev/null"
+/* one host cluster holds more than 255 compressed ones */
+#define CROWDED "yes | head -c 40M >many.raw && " \
+	"qemu-img convert -c -f raw -O qcow2 many.raw i.qcow2"
 #define PACKED		"qemu-io -f qcow2 -c 'write -c -P 7 4M 64k' " \
 			"-c 'write -c -P 8 5M 64k' i.qcow2 >/dev/null"
 #define BITMAP		"qemu-img bitmap --add i.qcow2 b0"
@@ -336,6 +339,7 @@ int main(void)
 	test_killed(",backing_file=base.raw,backing_fmt=raw", BITMAP);
 	test_planted("", ":");
 	test_planted("", SNAPSHOT " && " PACKED " && " BITMAP);
+	test_planted("", CROWDED);
 	test_planted(",cluster_size=512", ":");
 	test_planted(",extended_l2=on,cluster_size=16k", SNAPSHOT);
 	test_planted(",refcount_bits=1", PACKED);

@@ -6,7 +6,7 @@
 # make install         DESTDIR=, prefix=/usr, KVER=
 # make dkms            hand the module to DKMS, which follows kernel updates
 # make demo [HOST=1]   the main job, in a guest or on this machine
-# make check           all tests; also: unit fuzz lint sparse bench
+# make check           all tests; also: unit model fuzz lint sparse bench
 # make coverage        how much of the code the tests reach
 #
 # Everything that is built is under build/: the module in build/kernel/KVER/,
@@ -160,13 +160,16 @@ $(U)/crash/check: $(call objects,$(filter-out tests/crash/writer.c,$(crashsrc)))
 build-fuzz-build: $(fuzzers)
 $(U)/fuzz/%: tests/fuzz/%.c $(if $(libsrc),$(U)/libblkctl.a) Makefile
 	@mkdir -p $(@D)
-	$(call say,CC)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $(ALL_LDFLAGS) \
-		-fsanitize=fuzzer -o $@ $< $(filter %.a,$^) $(PKG_LIBS)
+	$(call say,CC)$(CC) $(ALL_CFLAGS) -Itests -Itests/fuzz/shim -MMD -MP \
+		$(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(filter %.a,$^) $(PKG_LIBS)
 
 unit:
 	@tests/run.sh --only unit
+# TIME: seconds for each target
 fuzz:
-	@tests/run.sh --only fuzz
+	@FUZZ_SECONDS=$(TIME) tests/run.sh --only fuzz
+model:
+	@tests/run.sh --only model
 
 # --- installation -------------------------------------------------------------
 
@@ -251,7 +254,7 @@ bench:
 clean:
 	rm -rf build
 
-.PHONY: all module user sparse check-kdir unit unit-build fuzz fuzz-build \
+.PHONY: all module user sparse check-kdir unit unit-build model fuzz fuzz-build \
 	prop-build crash-build build-user build-unit-build build-fuzz-build \
 	build-prop-build build-crash-build install install-module \
 	install-user dkms dkms-source check check-debug lint coverage demo bench clean

@@ -8,8 +8,8 @@ usage() {
 	cat <<'USAGE'
 usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
 
-  --only GROUP   lint, build, sparse, dkms, unit, daemon, fuzz, device,
-                 prop, crash (all)
+  --only GROUP   lint, build, sparse, dkms, model, unit, daemon, fuzz,
+                 device, prop, crash (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
                  when first used; all tests run on each that is named, some
                  only on one of the two otherwise
@@ -35,12 +35,12 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms unit daemon fuzz device prop crash)
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms model unit daemon fuzz device prop crash)
 asked=${#kernels[@]}
 [ "$asked" -gt 0 ] || kernels=(6.1 6.12)
 for g in "${groups[@]}"; do
 	case $g in
-	lint | build | sparse | dkms | unit | daemon | fuzz | device | prop | crash) ;;
+	lint | build | sparse | dkms | model | unit | daemon | fuzz | device | prop | crash) ;;
 	*) usage; exit 2 ;;
 	esac
 done
@@ -202,6 +202,9 @@ group_dkms() {
 	done
 }
 
+# It takes all CPUs by itself.
+group_model() { run_ktap model/commit tests/model/run; }
+
 group_unit() {
 	local f name
 	any_wanted unit tests/unit/*.{c,sh} || return 0
@@ -238,7 +241,7 @@ fuzz() {
 	[ ! -d "tests/fuzz/$name.seeds" ] || seeds=("tests/fuzz/$name.seeds")
 	corpus=${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow/corpus/$name
 	mkdir -p "$corpus" "$out/fuzz"
-	build/user/clang-san/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-20}" \
+	build/user/clang-san/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-12}" \
 		-timeout=10 -rss_limit_mb=4096 -artifact_prefix="$out/fuzz/$name-" \
 		-verbosity=0 -print_final_stats=1 "$corpus" "${seeds[@]}"
 }
@@ -311,7 +314,8 @@ boot_guest() {
 			--env "PROP_SEED=${PROP_SEED-}" \
 			--env "STOP_EVERY=${STOP_EVERY-}" \
 			--env "TEST_FEATURES=${TEST_FEATURES-}" \
-			--env "STRESS=${STRESS:-1}" $opts \
+			--env "STRESS=${STRESS:-1}" \
+			--env "FUZZ_TIME=${FUZZ_TIME-}" --env "FUZZ_SEED=${FUZZ_SEED-}" $opts \
 			-- tests/vm/guest-suite "$@" 2>"$share/output" |
 			while read -r _; do take_results "$kernel" "$share"; done
 		rc=${PIPESTATUS[0]}
@@ -391,7 +395,7 @@ run_groups() {
 	for g in "${groups[@]}"; do
 		"group_$g"
 		# Checks and builds may overlap; what they build is used later.
-		case $g in build | unit | daemon | fuzz | device | prop | crash) barrier ;; esac
+		case $g in build | model | unit | daemon | fuzz | device | prop | crash) barrier ;; esac
 	done
 	barrier
 }

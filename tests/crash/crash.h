@@ -87,8 +87,7 @@ struct image {
 	uint64_t size;			/* of the guest's disk */
 	uint32_t bits, version, l1_size, order, snapshots;
 	uint64_t l1, rt, rt_n, snapshots_at, incompat;
-	bool extl2, dirty, luks;
-	uint64_t luks_at, luks_bytes;
+	bool extl2, dirty;
 	bool in_use;			/* marked so */
 	uint32_t *refs;			/* references to each cluster */
 	uint8_t *kinds;			/* what each is used for */

@@ -24,7 +24,6 @@ NAMED = {
     "lazy": dict(opts=["lazy_refcounts=on"], cluster=16 * KIB, content=True),
     "large": dict(cluster=2 * MIB, size=48, content=True),
     "prealloc": dict(opts=["preallocation=metadata"], cluster=8 * KIB),
-    "luks": dict(luks=True, cluster=32 * KIB, size=8),
     "resize": dict(resize=True, cluster=1 * KIB, size=8),
     "killed": dict(killed=True, content=True, cluster=4 * KIB, snapshots=1),
     "file": dict(file=True, cluster=16 * KIB, size=8),
@@ -111,7 +110,7 @@ class Disk:
         words = ["clusters of %d" % self.cluster, "%d MiB" % (self.size >> 20)]
         words += self.f.get("opts", [])
         words += [k for k in ("content", "backing", "compressed", "extl2",
-                              "resize", "killed", "file", "luks") if self.f.get(k)]
+                              "resize", "killed", "file") if self.f.get(k)]
         if self.snapshots:
             words.append("%d snapshots" % self.snapshots)
         if "fs" in self.f:
@@ -124,9 +123,6 @@ class Disk:
         opts = ["cluster_size=%d" % self.cluster] + self.f.get("opts", [])
         if self.f.get("extl2"):
             opts.append("extended_l2=on")
-        if self.f.get("luks"):
-            opts += ["encrypt.format=luks", "encrypt.key-secret=s",
-                     "encrypt.iter-time=10"]
         return ",".join(opts)
 
     def make_image(self, folder):
@@ -146,15 +142,7 @@ class Disk:
                      self.options(), "content.raw", "image", cwd=folder)
             os.unlink(raw)
         else:
-            qemu_img("create", "-q", *self.secret(folder), *args, "image",
-                     str(self.size), cwd=folder)
-
-    def secret(self, folder):
-        if not self.f.get("luks"):
-            return []
-        with open(os.path.join(folder, "key"), "w", encoding="ascii") as f:
-            f.write("open sesame")
-        return ["--object", "secret,id=s,file=key"]
+            qemu_img("create", "-q", *args, "image", str(self.size), cwd=folder)
 
     def make_snapshots(self, folder):
         for i in range(self.snapshots):
@@ -234,7 +222,7 @@ class Disk:
 
     def states(self, wanted):
         """Some need other programs each time: fewer."""
-        slow = "fs" in self.f or self.f.get("file") or self.f.get("luks")
+        slow = "fs" in self.f or self.f.get("file")
         if self.f.get("compressed"):
             return max(wanted // 4, 10)
         return max(wanted // 15, 10) if slow else wanted
@@ -245,8 +233,6 @@ class Disk:
             out += ["--fs", self.f["fs"]]
         else:
             out += ["--journal", os.path.join(folder, "journal")]
-        if self.f.get("luks"):
-            out += ["--key", os.path.join(folder, "key")]
         if self.f.get("file"):
             out += ["--file", "image.qcow2"]
         if self.f.get("backing"):

@@ -4,8 +4,7 @@
  * judges, the format's numbers included: docs/interop/qcow2.rst of QEMU is
  * what it follows. check.c compares it with qemu-img now and then.
  *
- * Knows neither bitmaps, zstd nor external data files, and what is encrypted it
- * judges without reading it.
+ * Knows neither encryption, bitmaps, zstd nor external data files.
  */
 #include <endian.h>
 #include <inttypes.h>
@@ -23,14 +22,12 @@
 #define DIRTY 1u
 #define EXTL2 16u
 #define IN_USE 0x444d5143u	/* the mark of who has it attached */
-#define CRYPTO 0x0537be77u
 
-enum { K_FREE, K_HEADER, K_RTABLE, K_RBLOCK, K_SNAPS, K_L1, K_L2, K_DATA,
-	K_LUKS };
+enum { K_FREE, K_HEADER, K_RTABLE, K_RBLOCK, K_SNAPS, K_L1, K_L2, K_DATA };
 
 static const char *const kind_names[] = {
 	"free", "header", "refcount table", "refcount block", "snapshot table",
-	"L1 table", "L2 table", "data", "LUKS header",
+	"L1 table", "L2 table", "data",
 };
 
 __attribute__((format(printf, 2, 3)))
@@ -145,7 +142,8 @@ static bool read_header(struct image *img)
 	    img->bits > 21 || img->order > 6 || img->incompat & ~known)
 		return bad(img, "the header makes no sense");
 	img->rt_n = (uint64_t)be32_at(img, 56) << img->bits >> 3;
-	img->luks = be32_at(img, 32) == 2;
+	if (be32_at(img, 32))
+		return bad(img, "the header speaks of encryption");
 	if (img->size > 1ULL << 40 || img->l1 + 8ULL * img->l1_size > img->bytes ||
 	    img->rt + 8 * img->rt_n > img->bytes || img->snapshots > 1000)
 		return bad(img, "a table lies behind the end");
@@ -159,7 +157,6 @@ static bool check_extensions(struct image *img)
 	uint64_t name = be64_at(img, 8), end = name ? name : cluster_size(img);
 
 	img->in_use = false;
-	img->luks_bytes = 0;
 	if (name + be32_at(img, 16) > cluster_size(img))
 		return bad(img, "the backing file's name is outside the header");
 	while (at + 8 <= end && be32_at(img, at)) {
@@ -168,10 +165,6 @@ static bool check_extensions(struct image *img)
 		if (len > end - at - 8)
 			return bad(img, "a header extension at %" PRIu64
 				   " is too long", at);
-		if (be32_at(img, at) == CRYPTO && len >= 16) {
-			img->luks_at = be64_at(img, at + 8);
-			img->luks_bytes = be64_at(img, at + 16);
-		}
 		if (be32_at(img, at) == IN_USE && len >= 4)
 			img->in_use = be32_at(img, at + 8);
 		at += 8 + ((len + 7) & ~7ULL);
@@ -319,7 +312,6 @@ bool image_check(struct image *img)
 	if (!img->refs || !img->kinds)
 		return bad(img, "out of memory");
 	return refer(img, 0, cluster_size(img), K_HEADER) &&
-		refer(img, img->luks_at, img->luks_bytes, K_LUKS) &&
 		check_refcount_table(img) && check_snapshots(img) &&
 		check_l1(img, img->l1, img->l1_size, true) && check_counts(img);
 }

@@ -19,13 +19,18 @@ void qcow_claims_init(struct qcow_claims *c)
 	int i;
 
 	mutex_init(&c->lock);
-	c->nr_pages = 0;
+	c->nr_pages = c->nr_anew = 0;
 	c->anew = false;
 	for (i = 0; i < QCOW_CLAIM_KINDS; i++) {
 		xa_init(&c->store[i]);
 		c->pages[i] = &c->store[i];
 		c->last[i].index = U64_MAX;
 	}
+}
+
+static unsigned int *nr_pages(struct qcow_claims *c, enum qcow_claim kind)
+{
+	return kind == QCOW_CLAIM_ANEW ? &c->nr_anew : &c->nr_pages;
 }
 
 void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
@@ -35,7 +40,7 @@ void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
 
 	xa_for_each(c->pages[kind], index, page) {
 		kfree(page);
-		c->nr_pages--;
+		--*nr_pages(c, kind);
 	}
 	xa_destroy(c->pages[kind]);
 	c->last[kind].index = U64_MAX;
@@ -48,6 +53,13 @@ void qcow_claims_begin_anew(struct qcow_claims *c)
 	c->anew = true;
 }
 
+void qcow_claims_abort_anew(struct qcow_claims *c)
+{
+	lockdep_assert_held(&c->lock);
+	qcow_claims_reset(c, QCOW_CLAIM_ANEW);
+	c->anew = false;
+}
+
 void qcow_claims_end_anew(struct qcow_claims *c)
 {
 	lockdep_assert_held(&c->lock);
@@ -55,6 +67,8 @@ void qcow_claims_end_anew(struct qcow_claims *c)
 	swap(c->pages[QCOW_CLAIM_DAEMON], c->pages[QCOW_CLAIM_ANEW]);
 	c->last[QCOW_CLAIM_DAEMON].index = U64_MAX;
 	c->last[QCOW_CLAIM_ANEW].index = U64_MAX;
+	c->nr_pages += c->nr_anew;
+	c->nr_anew = 0;
 	c->anew = false;
 }
 
@@ -95,7 +109,7 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 	int r;
 
 	if (!page) {
-		if (c->nr_pages == PAGES_MAX)
+		if (*nr_pages(c, kind) >= PAGES_MAX)
 			return -EFBIG;
 		page = kzalloc(PAGE_SIZE, GFP_NOIO);
 		if (!page)
@@ -106,7 +120,7 @@ int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr)
 			kfree(page);
 			return r;
 		}
-		c->nr_pages++;
+		++*nr_pages(c, kind);
 		c->last[kind].page = page;
 	}
 	return __test_and_set_bit(nr % PAGE_BITS, page);

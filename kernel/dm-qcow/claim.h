@@ -27,13 +27,15 @@ struct qcow_claim_last {
 
 /*
  * @lock guards all and is the outermost lock but for image.lock.  @nr_pages is
- * bounded: an image from an enemy may name clusters all over a sparse file.
+ * bounded: an image from an enemy may name clusters all over a sparse file.  So
+ * is @nr_anew, of QCOW_CLAIM_ANEW alone: what it replaces makes room for it.
  * @anew: between qcow_claims_begin_anew() and _end_anew().
  * @last: for each kind; all entries of a slice ask for the same few pages.
  */
 struct qcow_claims {
 	struct mutex lock;
 	unsigned int nr_pages;
+	unsigned int nr_anew;
 	bool anew;
 	struct xarray *pages[QCOW_CLAIM_KINDS];
 	struct xarray store[QCOW_CLAIM_KINDS];
@@ -52,6 +54,8 @@ void qcow_claims_exit(struct qcow_claims *c);
  */
 void qcow_claims_begin_anew(struct qcow_claims *c);
 void qcow_claims_end_anew(struct qcow_claims *c);
+/* Something can't be claimed: what was claimed before stands. */
+void qcow_claims_abort_anew(struct qcow_claims *c);
 bool qcow_claim_test(struct qcow_claims *c, enum qcow_claim kind, u64 nr);
 /* 1 if it was set, 0 if it is now, -ENOMEM, -EFBIG: too many pages */
 int qcow_claim_set(struct qcow_claims *c, enum qcow_claim kind, u64 nr);

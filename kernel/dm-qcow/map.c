@@ -27,17 +27,22 @@
 
 #define DIRTY_MAX	2048	/* slices: 8 MiB */
 
-/* The entry is pending already: join, or wait. */
-static enum qcow_alloc alloc_join(struct qcow_slice *s, struct qcow_io *io,
-				  u64 guest, struct qcow_extent *x,
-				  struct bio *wait)
+/*
+ * The entry is pending already: join, or wait.  While the grants are closed
+ * nobody joins: a barrier waits for who took the cluster, and for those who
+ * joined before it, but not for those who would keep it pending after it.
+ */
+static enum qcow_alloc alloc_join(struct qcow_target *t, struct qcow_slice *s,
+				  struct qcow_io *io, u64 guest,
+				  struct qcow_extent *x, struct bio *wait)
 {
 	u32 cs = s->img->cluster_size;
 	u32 i = qcow_slice_index(s->img, guest);
 	u64 e = s->ent[i];
 
 	if (!(e & QCOW_PEND_JOIN) ||
-	    qcow_pend_users(e) == QCOW_PEND_MAX_USERS) {
+	    qcow_pend_users(e) == QCOW_PEND_MAX_USERS ||
+	    READ_ONCE(t->dev->grants.closed)) {
 		if (wait)
 			bio_list_add(&s->waiters, wait);
 		return QCOW_ALLOC_BUSY;
@@ -150,7 +155,7 @@ static enum qcow_alloc alloc_entry(struct qcow_target *t,
 		return QCOW_ALLOC_BUSY;
 	}
 	if (qcow_entry_pending(e))
-		return alloc_join(s, io, guest, x, wait);
+		return alloc_join(t, s, io, guest, x, wait);
 	if (!(e & QCOW2_L2_ZERO) && qcow_has_cluster(s->img, e))
 		return e & QCOW2_ENTRY_COPIED ? QCOW_ALLOC_RETRY :
 			QCOW_ALLOC_FILL;

@@ -249,9 +249,9 @@ static int begin_anew(struct qcow_device *dev, struct qcow_image *img)
 
 	lockdep_assert_held(&c->lock);
 	qcow_claims_begin_anew(c);
-	if (!READ_ONCE(img->stale))
+	/* ACTIVE is set under device.lock, which is held */
+	if (!READ_ONCE(img->stale) || test_bit(QCOW_DEV_ACTIVE, &dev->flags))
 		return 0;
-	/* stale: it is suspended, or all I/O fails */
 	qcow_claims_reset(c, QCOW_CLAIM_DAEMON);
 	qcow_claims_reset(c, QCOW_CLAIM_KERNEL);
 	qcow_claims_reset(c, QCOW_CLAIM_DATA);
@@ -280,7 +280,9 @@ static int cmd_claim(struct qcow_device *dev, struct genl_info *info)
 	if (!r)
 		r = claim_runs(dev, c->anew ? QCOW_CLAIM_ANEW :
 			       QCOW_CLAIM_DAEMON, runs, n);
-	if (!r && flags & DM_QCOW_CLAIM_ALL && c->anew)
+	if (r)
+		qcow_claims_abort_anew(c);
+	else if (flags & DM_QCOW_CLAIM_ALL && c->anew)
 		qcow_claims_end_anew(c);
 	mutex_unlock(&c->lock);
 	return r;
@@ -349,7 +351,9 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	    put_u64(skb, DM_QCOW_A_GRANTED,
 		    atomic64_read(&dev->grants.left)))
 		WARN_ON_ONCE(1);
-	if (qcow_grants_open(&dev->grants) || n)
+	/* nothing came, and nothing is there: who waits goes on waiting */
+	if ((qcow_grants_open(&dev->grants) &&
+	     qcow_grants_any(&dev->grants)) || n)
 		qcow_device_unpark(dev);
 	return reply_send(info, skb, hdr);
 }

@@ -94,7 +94,8 @@
  *   writable resume: all of them; later: before a new one is written; after a
  *   HANDOVER in which the daemon moved metadata, and by a daemon that took over
  *   from one that may have done so: all of them, anew.
- *   EUCLEAN: one of them is a claimed cluster already (nothing is claimed).
+ *   EUCLEAN: one of them is a claimed cluster already (nothing is claimed; what
+ *   was to be claimed anew is forgotten).
  *
  * DM_QCOW_CMD_GRANT
  *     DM_QCOW_A_SEQ: u64, larger than the last one

@@ -77,19 +77,39 @@ static int look(struct blk_attachment *a, struct blk_kdev *k,
 	}
 }
 
-/* What is below, and how large the device is, from the table. */
+/* How large the device is, and what is below, from the table that is live. */
+static int look_at_table(struct blk_attachment *a, char **params,
+			 struct blk_error *e)
+{
+	char *target = NULL;
+	uint64_t sectors;
+	int ret = blk_dm_table(a->name, &sectors, &target, params, e);
+
+	free(target);
+	if (!ret)
+		a->size = sectors << 9;
+	return ret;
+}
+
 static int open_layers(struct blk_attachment *a, struct blk_error *e)
 {
-	char *target = NULL, *params = NULL;
-	uint64_t sectors;
-	int ret;
+	char *params = NULL;
+	int ret = look_at_table(a, &params, e);
 
-	ret = blk_dm_table(a->name, &sectors, &target, &params, e);
-	if (ret)
-		return ret;
-	a->size = sectors << 9;
-	ret = blk_layers_adopt(a, params, e);
-	free(target);
+	if (!ret)
+		ret = blk_layers_adopt(a, params, e);
+	free(params);
+	return ret;
+}
+
+/* A table that a resize has loaded becomes live here, with its size. */
+static int resume(struct blk_attachment *a, struct blk_error *e)
+{
+	char *params = NULL;
+	int ret = blk_dm_resume(a->name, e);
+
+	if (!ret)
+		ret = look_at_table(a, &params, e);
 	free(params);
 	return ret;
 }
@@ -214,7 +234,7 @@ static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)
 	}
 	blk_stop_point("adopt-served");
 	/* its daemon died while it had it suspended */
-	return info.suspended ? blk_dm_resume(a->name, e) : 0;
+	return info.suspended ? resume(a, e) : 0;
 }
 
 int blk_attach_adopt(uint64_t dev,

@@ -119,8 +119,7 @@ int blk_detach(struct blk_attachment *a, struct blk_error *e);
  * @shrink: whether it may be smaller than before: the data behind is lost
  *
  * The device is suspended meanwhile, its users wait.  On failure it goes on
- * with its old size; but if only zeroing what is behind the old end failed, it
- * has the new one.  An adopted session's leak scan begins anew.
+ * with its old size.  An adopted session's leak scan begins anew.
  */
 int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		      struct blk_error *e);

@@ -226,6 +226,12 @@ bool blk_grant_is_lost(int ret);
 int blk_grant_give(struct blk_attachment *a, const struct dm_qcow_run *runs,
 		   size_t n, uint32_t flags, uint64_t *granted,
 		   struct blk_error *e);
+/*
+ * What becomes of runs that the kernel answered with @why: they are dropped
+ * where it is sure that it has none of them, else they leak and the mark stays.
+ */
+void blk_grant_refused(struct blk_attachment *a, const struct dm_qcow_run *runs,
+		       size_t n, int why);
 /* Tops the grants up, as far as the host has space.  @k: a fresh look. */
 int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k);
 /* Drops a reference of each; what fails is a leak, and the mark stays. */

@@ -152,6 +152,17 @@ static void found_corrupt(struct blk_attachment *a)
 	blk_feeder_notify(a, BLK_ATTACH_CORRUPT);
 }
 
+void blk_grant_refused(struct blk_attachment *a, const struct dm_qcow_run *runs,
+		       size_t n, int why)
+{
+	/* lost or unsure: granted or not, nobody knows */
+	if (blk_grant_is_lost(why) || is_unsure(why) || why == -EALREADY ||
+	    (why == -EUCLEAN && a->live))
+		atomic_store(&a->keep_mark, true);
+	else
+		blk_grant_drop(a, runs, n);
+}
+
 /*
  * The kernel would not have them.  -EUCLEAN: a table of the guest's refers to
  * one of these clusters although its refcount was 0.  All of them stay
@@ -163,22 +174,10 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 	struct blk_feeder *f = &a->feeder;
 
 	f->failed = blk_now_ns();
-	if (blk_grant_is_lost(ret)) {
-		atomic_store(&a->keep_mark, true);
-		return ret;
-	}
-	if (is_unsure(ret) || ret == -EALREADY) {
-		/* granted or not: nobody knows */
-		atomic_store(&a->keep_mark, true);
-		return 0;
-	}
 	if (ret == -EUCLEAN)
 		found_corrupt(a);
-	if (ret == -EUCLEAN && a->live)
-		atomic_store(&a->keep_mark, true);
-	else
-		blk_grant_drop(a, f->runs, n);
-	return 0;
+	blk_grant_refused(a, f->runs, n, ret);
+	return blk_grant_is_lost(ret) ? ret : 0;
 }
 
 static uint64_t total(const struct dm_qcow_run *runs, size_t n)
@@ -335,6 +334,9 @@ int blk_grant_fill(struct blk_attachment *a, const struct blk_kdev *k)
 	struct blk_feeder *f = &a->feeder;
 	int ret;
 
+	/* a message that was to open them has got lost */
+	if (k->parked && k->granted)
+		blk_grant_give(a, NULL, 0, 0, NULL, NULL);
 	if (!f->cap)
 		first_targets(a, k);
 	if (!f->split) {

@@ -20,11 +20,13 @@ void blk_handover_give_back(struct blk_handover *h)
 {
 	struct dm_qcow_run *v = h->grants.v;
 	size_t n = h->grants.n, part;
+	int ret;
 
 	for (; n; v += part, n -= part) {
 		part = n < DM_QCOW_MAX_RUNS ? n : DM_QCOW_MAX_RUNS;
-		if (blk_grant_give(h->a, v, part, 0, NULL, NULL))
-			blk_grant_drop(h->a, v, part);
+		ret = blk_grant_give(h->a, v, part, 0, NULL, NULL);
+		if (ret)
+			blk_grant_refused(h->a, v, part, ret);
 		blk_stop_point("given-back");
 	}
 	/* taking has closed the grants, also where there were none */

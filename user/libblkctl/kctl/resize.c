@@ -15,7 +15,6 @@
  * the next attachment shows it.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,7 +102,12 @@ static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 	bool shrink = size < image_size(r->a);
 	int ret = 0;
 
-	if (shrink)
+	/* a daemon died while it made the disk smaller, and left its end */
+	if (size > r->old && image_size(r->a) > r->old) {
+		ret = edit(r, r->old, true, e);
+		shrink = false;
+	}
+	if (!ret && shrink)
 		ret = load(r, size, e);
 	if (!ret)
 		ret = edit(r, size, shrink, e);
@@ -208,35 +212,6 @@ static int resize(struct resizing *r, uint64_t size, struct blk_error *e)
 	return ret;
 }
 
-/*
- * Behind the old end there may be data that was there before a disk was made
- * smaller, in a cluster that the library can't zero: compressed, encrypted, or
- * in a data file.  The larger device can.
- */
-static int zero_behind(const struct resizing *r, uint64_t size,
-		       struct blk_error *e)
-{
-	struct blk_attachment *a = r->a;
-	uint64_t cluster = 1ULL << a->cluster_bits;
-	uint64_t end = (r->old + cluster - 1) & ~(cluster - 1);
-	struct blk_file *f;
-	char path[PATH_MAX];
-	int ret;
-
-	end = end < size ? end : size;
-	if (end <= r->old)
-		return 0;
-	snprintf(path, sizeof(path), "/dev/mapper/%s", r->h.name);
-	ret = blk_file_open(path, BLK_FILE_WRITE, &f, e);
-	if (ret)
-		return ret;
-	ret = blk_file_zero(f, r->old, end - r->old);
-	blk_file_close(f);
-	return ret ? blk_error_set(e, BLK_ERR_FAILED, -ret,
-				   "device \"%s\" is larger now, but what is behind its old end could not be zeroed: %s",
-				   r->h.name, strerror(-ret)) : 0;
-}
-
 int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		      struct blk_error *e)
 {
@@ -264,5 +239,5 @@ int blk_attach_resize(struct blk_attachment *a, uint64_t size, bool shrink,
 		blk_layers_trim_data(a, r.old);
 	else if (size < r.old)
 		blk_layers_cut_data(a, size);
-	return ret ? ret : zero_behind(&r, size, e);
+	return ret;
 }

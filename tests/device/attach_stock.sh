@@ -15,9 +15,9 @@ disk=${VM_DISKS%% *}
 sectors=2097152
 low=/dev/mapper/low
 
-# write SEEK: 64K in the background; its exit code is in rc.SEEK
+# write SEEK [SIZE]: 64K in the background; its exit code is in rc.SEEK
 write() {
-	echo "(dd if=/dev/urandom of=/dev/mapper/disk bs=64k count=1 seek=$1" \
+	echo "(dd if=/dev/urandom of=/dev/mapper/disk bs=${2:-64k} count=1 seek=$1" \
 		"oflag=direct status=none; echo \$? >$dir/rc.$1) >/dev/null 2>&1 &"
 }
 
@@ -42,6 +42,19 @@ took=$(sed -n 's/^took //p' <<<"$output" | tr '\n' ' ')
 like "$took" "^[1-9][0-9]* 1 $" "the second look finds the cluster"
 is "$(grep -c 'it was written' <<<"$output")" 0 "which nobody has taken meanwhile"
 is "$(cat rc.1 rc.2 | tr '\n' ' ')" "1 0 " "one write failed, the other waited"
+t "adopted" steps "adopt disk" "wait scanned" detach
+t "the image is clean" clean $low
+
+# Two writes to one new cluster: the second would keep it pending beyond the
+# barrier that only the first is waited for.
+t "takes stock while another write could join" steps "attach disk $low" \
+	"sh dd if=/dev/zero of=/dev/mapper/disk bs=64k count=1 oflag=direct conv=fsync status=none" \
+	abandon "sh $hold" "sh $(write 160 4k)" "sleep 1000" take \
+	"sh $(write 161 4k)" "sleep 1000" "sh $(below error)" "sh $(ended 160)" \
+	"sh $hold; $(below "linear $disk 0")" "sleep 1500" \
+	"sh test ! -e $dir/rc.161 || echo it was written" take grant "sh $(ended 161)"
+is "$(grep -c 'it was written' <<<"$output")" 0 "it does not"
+is "$(cat rc.160 rc.161 | tr '\n' ' ')" "1 0 " "the first failed, the other waited"
 t "adopted" steps "adopt disk" "wait scanned" detach
 t "the image is clean" clean $low
 t "nothing is left below" dmsetup remove --retry low

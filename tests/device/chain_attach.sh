@@ -7,6 +7,7 @@
 #
 # requires: qemu-img qemu-io jq mkfs.ext4 resize2fs e2fsck blockdev losetup
 # timeout: 400
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 
 no_loops() { [ -z "$(losetup --list --noheadings)" ]; }

@@ -7,6 +7,7 @@
 #
 # requires: qemu-img qemu-io python3
 # timeout: 400
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/features.sh"
 

@@ -34,7 +34,7 @@ dmsetup create low --table "0 $sectors linear $disk 0" || bail "the disk below"
 t "an image on it" qemu-img create -q -f qcow2 $low 512M
 t "takes stock while a write fails" steps "attach disk $low" \
 	"sh dd if=/dev/zero of=/dev/mapper/disk bs=64k count=1 oflag=direct conv=fsync status=none" \
-	abandon "sh $hold" "sh $(write 1)" "sleep 1000" take \
+	abandon "sh $hold" "sh $(write 1)" "sleep 4000" take \
 	"sh $(below error)" "sh $(ended 1)" \
 	"sh $hold; $(below "linear $disk 0")" "sh $(write 2)" "sleep 1500" \
 	"sh test ! -e $dir/rc.2 || echo it was written" take grant "sh $(ended 2)"
@@ -49,8 +49,8 @@ t "the image is clean" clean $low
 # barrier that only the first is waited for.
 t "takes stock while another write could join" steps "attach disk $low" \
 	"sh dd if=/dev/zero of=/dev/mapper/disk bs=64k count=1 oflag=direct conv=fsync status=none" \
-	abandon "sh $hold" "sh $(write 160 4k)" "sleep 1000" take \
-	"sh $(write 161 4k)" "sleep 1000" "sh $(below error)" "sh $(ended 160)" \
+	abandon "sh $hold" "sh $(write 160 4k)" "sleep 4000" take \
+	"sh $(write 161 4k)" "sleep 4000" "sh $(below error)" "sh $(ended 160)" \
 	"sh $hold; $(below "linear $disk 0")" "sleep 1500" \
 	"sh test ! -e $dir/rc.161 || echo it was written" take grant "sh $(ended 161)"
 is "$(grep -c 'it was written' <<<"$output")" 0 "it does not"

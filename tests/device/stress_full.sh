@@ -6,7 +6,7 @@
 # is lost. When it does not return writes fail, and later work again.
 #
 # requires: qemu-img mkfs.ext4 jq
-# timeout: 240
+# timeout: 480
 # once: 6.1
 . "$(dirname "$0")/../lib.sh"
 

@@ -6,7 +6,7 @@
 # more than 1 tries all of them.
 #
 # requires: qemu-img fio dmsetup
-# timeout: 240
+# timeout: 480
 # once: 6.12
 . "$(dirname "$0")/../lib.sh"
 

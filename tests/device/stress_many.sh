@@ -6,7 +6,7 @@
 # many times as many devices (16, at most 256) and rounds.
 #
 # requires: qemu-img jq python3 xargs
-# timeout: 240
+# timeout: 480
 . "$(dirname "$0")/../lib.sh"
 
 n=$((16 * ${STRESS:-1}))

@@ -6,7 +6,7 @@
 # nothing is lost. STRESS (1): how many times as long.
 #
 # requires: qemu-img gcc mkswap mkfs.ext4
-# timeout: 240
+# timeout: 480
 . "$(dirname "$0")/../lib.sh"
 
 disk=${VM_DISKS%% *}

@@ -5,7 +5,7 @@
 # what is taken by writes of less than a cluster is zeroed before.
 #
 # requires: qemu-img fio dmsetup blockdev dd
-# timeout: 240
+# timeout: 480
 . "$(dirname "$0")/../lib.sh"
 
 under=$(echo "$VM_DISKS" | cut -d' ' -f1)

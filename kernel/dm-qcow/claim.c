@@ -46,18 +46,17 @@ void qcow_claims_reset(struct qcow_claims *c, enum qcow_claim kind)
 	c->last[kind].index = U64_MAX;
 }
 
-void qcow_claims_begin_anew(struct qcow_claims *c)
-{
-	lockdep_assert_held(&c->lock);
-	qcow_claims_reset(c, QCOW_CLAIM_ANEW);
-	c->anew = true;
-}
-
 void qcow_claims_abort_anew(struct qcow_claims *c)
 {
 	lockdep_assert_held(&c->lock);
 	qcow_claims_reset(c, QCOW_CLAIM_ANEW);
 	c->anew = false;
+}
+
+void qcow_claims_begin_anew(struct qcow_claims *c)
+{
+	qcow_claims_abort_anew(c);	/* of one who died */
+	c->anew = true;
 }
 
 void qcow_claims_end_anew(struct qcow_claims *c)

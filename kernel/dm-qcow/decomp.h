@@ -40,9 +40,10 @@ bool qcow_decomp_hit(struct qcow_image *img, u64 entry, u32 in,
  * qcow_decomp_bio - serve a read by decompressing the cluster
  * @in: as above
  *
- * Process context, but not map; does not wait for the decompression.  Takes the bio, which
- * counts in the image's epoch (qcow_io.img), and ends it, perhaps at once;
- * meanwhile qcow_io.host and .nr are in use.  Bad data is BLK_STS_IOERR.
+ * Process context, but not map; does not wait for the decompression.  Takes
+ * the bio, which counts in the image's epoch (qcow_io.img), and ends it,
+ * perhaps at once; meanwhile qcow_io.host and .nr are in use.  Bad data is
+ * BLK_STS_IOERR.
  */
 void qcow_decomp_bio(struct qcow_image *img, u64 entry, u32 in,
 		     struct bio *bio);

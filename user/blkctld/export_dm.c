@@ -28,22 +28,25 @@
 #include "kernel.h"
 #include "log.h"
 
-/* @done answers @rq.  QMP_LATER or -errno. */
-static int start_work(struct dm_export *d, void (*run)(struct blk_ev_work *w),
-		      void (*done)(struct blk_ev_work *w),
-		      struct qmp_request *rq, struct blk_error *e)
+/* What was started, or could not be (@ret), answers @rq.  QMP_LATER or -errno. */
+static int later(struct dm_export *d, int ret, struct qmp_request *rq,
+		 struct blk_error *e)
 {
-	int ret;
-
-	d->work.run = run;
-	d->work.done = done;
-	ret = blk_ev_work_start(d->x.s->ev, &d->work);
 	if (ret)
 		return blk_error_set(e, BLK_ERR_FAILED, -ret,
 				     "Could not start a thread: %s",
 				     strerror(-ret));
 	d->rq = rq;
 	return QMP_LATER;
+}
+
+static int start_work(struct dm_export *d, void (*run)(struct blk_ev_work *w),
+		      void (*done)(struct blk_ev_work *w),
+		      struct qmp_request *rq, struct blk_error *e)
+{
+	d->work.run = run;
+	d->work.done = done;
+	return later(d, blk_ev_work_start(d->x.s->ev, &d->work), rq, e);
 }
 
 /*
@@ -275,17 +278,10 @@ static int dm_stop(struct export *x, struct qmp_request *rq, bool hard,
 		   struct blk_error *e)
 {
 	struct dm_export *d = to_dm(x);
-	int ret;
 
 	/* What the kernel has open can't be taken from it in either mode */
 	(void)hard;
-	ret = begin_stop(d, stop_run);
-	if (ret)
-		return blk_error_set(e, BLK_ERR_FAILED, -ret,
-				     "Could not start a thread: %s",
-				     strerror(-ret));
-	d->rq = rq;
-	return QMP_LATER;
+	return later(d, begin_stop(d, stop_run), rq, e);
 }
 
 /*

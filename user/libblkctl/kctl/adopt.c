@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "base/stop_int.h"
+#include "base/cleanup.h"
 #include "kctl/attachment.h"
 #include "kctl/dm.h"
 
@@ -81,11 +82,10 @@ static int look(struct blk_attachment *a, struct blk_kdev *k,
 static int look_at_table(struct blk_attachment *a, char **params,
 			 struct blk_error *e)
 {
-	char *target = NULL;
+	char *target blk_auto_free = NULL;
 	uint64_t sectors;
 	int ret = blk_dm_table(a->name, &sectors, &target, params, e);
 
-	free(target);
 	if (!ret)
 		a->size = sectors << 9;
 	return ret;
@@ -93,25 +93,19 @@ static int look_at_table(struct blk_attachment *a, char **params,
 
 static int open_layers(struct blk_attachment *a, struct blk_error *e)
 {
-	char *params = NULL;
+	char *params blk_auto_free = NULL;
 	int ret = look_at_table(a, &params, e);
 
-	if (!ret)
-		ret = blk_layers_adopt(a, params, e);
-	free(params);
-	return ret;
+	return ret ? ret : blk_layers_adopt(a, params, e);
 }
 
 /* A table that a resize has loaded becomes live here, with its size. */
 static int resume(struct blk_attachment *a, struct blk_error *e)
 {
-	char *params = NULL;
+	char *params blk_auto_free = NULL;
 	int ret = blk_dm_resume(a->name, e);
 
-	if (!ret)
-		ret = look_at_table(a, &params, e);
-	free(params);
-	return ret;
+	return ret ? ret : look_at_table(a, &params, e);
 }
 
 /*

@@ -180,12 +180,14 @@ static int refused(struct blk_attachment *a, size_t n, int ret)
 	return blk_grant_is_lost(ret) ? ret : 0;
 }
 
-static uint64_t total(const struct dm_qcow_run *runs, size_t n)
+/* Bytes of those that have all of @flags. */
+static uint64_t total(const struct dm_qcow_run *runs, size_t n, uint32_t flags)
 {
 	uint64_t bytes = 0;
 
 	while (n--)
-		bytes += runs[n].length;
+		if ((runs[n].flags & flags) == flags)
+			bytes += runs[n].length;
 	return bytes;
 }
 
@@ -194,16 +196,6 @@ static void not_zeroed(struct dm_qcow_run *runs, size_t n)
 {
 	while (n--)
 		runs[n].flags &= ~DM_QCOW_RUN_ZEROED;
-}
-
-static uint64_t total_zeroed(const struct dm_qcow_run *runs, size_t n)
-{
-	uint64_t bytes = 0;
-
-	while (n--)
-		if (runs[n].flags & DM_QCOW_RUN_ZEROED)
-			bytes += runs[n].length;
-	return bytes;
 }
 
 /*
@@ -215,6 +207,7 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 {
 	struct blk_feeder *f = &a->feeder;
 	size_t n = DM_QCOW_MAX_RUNS;
+	uint64_t zeroes;
 	int ret;
 
 	ret = f->split && !zeroed ?
@@ -235,10 +228,11 @@ static int give_some(struct blk_attachment *a, uint64_t bytes,
 		return refused(a, n, ret);
 	f->host_full = f->starved = false;
 	f->failed = 0;
-	*given = total(f->runs, n);
-	f->gave_zeroed += total_zeroed(f->runs, n);
+	*given = total(f->runs, n, 0);
+	zeroes = total(f->runs, n, DM_QCOW_RUN_ZEROED);
+	f->gave_zeroed += zeroes;
 	/* the device would not: then there are no such clusters */
-	if (zeroed && !total_zeroed(f->runs, n))
+	if (zeroed && !zeroes)
 		f->split = false;
 	return 1;
 }

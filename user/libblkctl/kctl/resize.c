@@ -99,14 +99,13 @@ static int edit(struct resizing *r, uint64_t size, bool shrink,
  */
 static int apply(struct resizing *r, uint64_t size, struct blk_error *e)
 {
-	bool shrink = size < image_size(r->a);
+	bool shrink;
 	int ret = 0;
 
 	/* a daemon died while it made the disk smaller, and left its end */
-	if (size > r->old && image_size(r->a) > r->old) {
+	if (size > r->old && image_size(r->a) > r->old)
 		ret = edit(r, r->old, true, e);
-		shrink = false;
-	}
+	shrink = size < image_size(r->a);
 	if (!ret && shrink)
 		ret = load(r, size, e);
 	if (!ret)

@@ -150,6 +150,12 @@ is() {
 	return 1
 }
 
+# at_most WHAT GOT MAX [UNIT]
+at_most() {
+	[ "$2" -le "$3" ] && ok "$1: $2${4:+ $4}, of $3 at most" ||
+		not_ok "$1: $2${4:+ $4}, of $3 at most"
+}
+
 # like GOT REGEX NAME
 like() {
 	[[ $1 =~ $2 ]] && { ok "$3"; return; }
@@ -235,6 +241,21 @@ detach_quietly() {
 qmp() { blkctl --socket $SOCKET qmp "$@"; }
 
 # --- images -----------------------------------------------------------------------
+
+# status N: the N-th word that dmsetup has for the device "disk"
+status() { dmsetup status disk | cut -d' ' -f"$1"; }
+mode() { status 4; }
+mode_is() { [ "$(mode)" = "$1" ]; }
+parked() { [ "$(status 11)" != 0 ]; }
+
+# no_timer: what is not flushed stays in memory, however slow the test is
+no_timer() {
+	dmsetup table disk | sed 's/$/ 2 commit_interval 600000/' |
+		dmsetup load disk && dmsetup resume disk
+}
+
+# daemon_mib: what of the daemon is in memory
+daemon_mib() { awk '/^VmRSS/ { print int($2 / 1024) }' "/proc/$daemon_pid/status"; }
 
 # mkimg NAME SIZE [OPTION of qemu-img create]...: prints the path
 mkimg() {

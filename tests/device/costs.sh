@@ -23,11 +23,6 @@ count() {
 	flushes=$((b[15] - a[15]))
 }
 
-at_most() { # WHAT GOT MAX
-	[ "$2" -le "$3" ] && ok "$1: $2, of $3 at most" ||
-		not_ok "$1: $2, of $3 at most"
-}
-
 put() { # OFFSET [OPTION]...: 4K
 	dd if=/dev/urandom of=/dev/mapper/disk bs=4k count=1 iflag=fullblock \
 		oflag=direct,seek_bytes seek="$1" conv=notrunc status=none "${@:2}"

@@ -35,11 +35,6 @@ get() {
 	dd if=/dev/mapper/disk bs=64k count=1 skip=$(($1 * 16)) iflag=direct \
 		status=none | sha256sum
 }
-mode() { dmsetup status disk | cut -d' ' -f4; }
-no_timer() {
-	dmsetup table disk | sed 's/$/ 2 commit_interval 600000/' |
-		dmsetup load disk && dmsetup resume disk
-}
 
 modprobe dm-flakey || skip_all "no dm-flakey"
 head -c 65536 /dev/urandom >data

@@ -17,9 +17,6 @@ read_first() {
 	dd if=/dev/mapper/disk of=/dev/null bs=1M count=4 iflag=direct \
 		status=none
 }
-status() { dmsetup status disk | cut -d' ' -f"$1"; }
-mode_is() { [ "$(status 4)" = "$1" ]; }
-parked() { [ "$(status 11)" != 0 ]; }
 
 start_daemon
 image=$(mkimg disk 4G)

@@ -13,9 +13,6 @@
 disk=${VM_DISKS%% *}
 [ -n "$disk" ] || skip_all "no disk to spare"
 
-mode() { dmsetup status disk | cut -d' ' -f4; }
-mode_is() { [ "$(mode)" = "$1" ]; }
-parked() { [ "$(dmsetup status disk | cut -d' ' -f11)" -gt 0 ]; }
 fill_host() { ! dd if=/dev/zero of=small/ballast bs=64k status=none; }
 
 mkfs.ext4 -q -F -m 0 "$disk" 300M

@@ -13,14 +13,12 @@
 seconds=$((4 * ${STRESS:-1}))
 param=/sys/module/dm_qcow/parameters/cache_limit_mb
 
-rss() { awk '/^VmRSS/ { print int($2 / 1024) }' "/proc/$daemon_pid/status"; }
-field() { dmsetup status disk | cut -d' ' -f"$1"; }
 jobs() { fio --direct=1 --filename=/dev/mapper/disk --ioengine=libaio "$@"; }
 
 large() { # SIZE OPTIONS MIB of the cache
 	local image before n max
 	image=$(mkimg large "$1" -o "$2")
-	before=$(rss)
+	before=$(daemon_mib)
 	t "$1, $2: attach" attach disk "$image"
 	echo "$3" >$param
 	t "$1: writes all over it" jobs --name=w --rw=randwrite --bs=4k \
@@ -28,12 +26,12 @@ large() { # SIZE OPTIONS MIB of the cache
 	t "$1: reads all over it" jobs --name=r --rw=randread --bs=4k \
 		--iodepth=16 --norandommap --time_based --runtime=$((seconds / 2))
 	t "$1: flush" sync /dev/mapper/disk
-	n=$(field 10) max=$(($3 * 256 + 64))
+	n=$(status 10) max=$(($3 * 256 + 64))
 	[ "$n" -le $max ] && ok "$1: $n slices in memory, at most $max" ||
 		not_ok "$1: $n slices in memory, at most $max"
-	note "$1: blkctld has $before MiB, then $(rss); the image $(du -m "$image" | cut -f1) MiB"
-	[ "$(rss)" -lt 128 ] && ok "$1: the daemon stays small" ||
-		not_ok "$1: the daemon stays small, not $(rss) MiB"
+	note "$1: blkctld has $before MiB, then $(daemon_mib); the image $(du -m "$image" | cut -f1) MiB"
+	[ "$(daemon_mib)" -lt 128 ] && ok "$1: the daemon stays small" ||
+		not_ok "$1: the daemon stays small, not $(daemon_mib) MiB"
 	t "$1: remove" detach disk
 	t "$1: no errors, no leaks" check_image "$image"
 	rm -f "$image"

@@ -13,7 +13,6 @@ disk=${VM_DISKS%% *}
 [ -n "$disk" ] || skip_all "no disk to spare"
 seconds=$((6 * ${STRESS:-1}))
 
-rss() { awk '/^VmRSS/ { print $2 / 1024 }' "/proc/$daemon_pid/status"; }
 swap_out() { awk '$1 == "pswpout" { print int($2 / 256) }' /proc/vmstat; }
 no_swap() { ! grep -q dm- /proc/swaps || swapoff /dev/mapper/swap; }
 
@@ -50,7 +49,7 @@ while [ $SECONDS -lt $end ]; do
 	n=$((n + 1))
 done
 t "memory that was swapped out is what it was" wait $use
-note "$(cat used); $(($(swap_out) - before)) MiB swapped out, $n files of 48 MiB written; blkctld has $(rss) MiB"
+note "$(cat used); $(($(swap_out) - before)) MiB swapped out, $n files of 48 MiB written; blkctld has $(daemon_mib) MiB"
 [ $(($(swap_out) - before)) -ge 50 ] && ok "it did swap" || not_ok "it did swap"
 t "the daemon answers" timeout 60 blkctl list
 kill "$hog"

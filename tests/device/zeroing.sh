@@ -13,10 +13,6 @@ counts=/sys/class/block/$(basename "$under")/stat
 disk=/dev/mapper/slow
 
 mib_written() { awk '{ print int($7 / 2048) }' "$counts"; }
-at_most() { # WHAT GOT MAX
-	[ "$2" -le "$3" ] && ok "$1: $2 MiB, of $3 at most" ||
-		not_ok "$1: $2 MiB, of $3 at most"
-}
 io() { # NAME OPTION...
 	fio --name="$1" --filename=/dev/mapper/disk --direct=1 --ioengine=libaio \
 		--iodepth=16 --verify=crc32c --do_verify=0 "${@:2}"
@@ -46,7 +42,7 @@ t "create" attach disk $disk
 # shellcheck disable=SC2086
 t "writes of whole clusters" io $large
 sync /dev/mapper/disk
-at_most "  written" $(($(mib_written) - before)) $((256 + 64))
+at_most "  written" $(($(mib_written) - before)) $((256 + 64)) MiB
 # shellcheck disable=SC2086
 t "writes of 4K to clusters of 64K" io $small
 # shellcheck disable=SC2086

@@ -81,14 +81,6 @@ rd() {
 	dd if=/dev/mapper/disk bs=4k skip=$(($1 / 4096)) count=$(($2 / 4096)) \
 		iflag=direct status=none >rd.out && sha256sum <rd.out
 }
-mode() { dmsetup status disk | cut -d' ' -f4; }
-mode_is() { [ "$(mode)" = "$1" ]; }
-
-# no_timer: what is not flushed stays in memory, however slow the test is
-no_timer() {
-	dmsetup table disk | sed 's/$/ 2 commit_interval 600000/' |
-		dmsetup load disk && dmsetup resume disk
-}
 
 again() { detach disk && attach disk /dev/mapper/low "$@"; }
 

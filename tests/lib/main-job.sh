@@ -55,16 +55,16 @@ job_inside() {
 		useradd --create-home guest
 		su guest -c 'echo "made by $(id -un)" >~/note'
 		grep -x 'made by guest' /home/guest/note
-		mkdir /work
+		mkdir /srv/job
 		for i in $(seq 300); do
-			echo "$i" >/work/small-$i
+			echo "$i" >/srv/job/small-$i
 		done
-		tar -cf /work/usr.tar -C / usr/bin usr/lib
-		head -c 20000000 /dev/urandom >/work/random
-		rm -rf /work/small-1* /work/usr.tar /usr/share/zoneinfo
-		cp -a /usr/lib /work/lib
+		tar -cf /srv/job/usr.tar -C / usr/bin usr/lib
+		head -c 20000000 /dev/urandom >/srv/job/random
+		rm -rf /srv/job/small-1* /srv/job/usr.tar /usr/share/zoneinfo
+		cp -a /usr/lib /srv/job/lib
 		sync
-		find /work /home -type f -exec sha256sum {} + >/root/sums
+		find /srv/job /home -type f -exec sha256sum {} + >/root/sums
 		sync
 	INSIDE
 }

@@ -85,7 +85,7 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror \
 	-fPIC -fstack-protector-strong -pthread $(SANFLAGS) \
 	-D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	-DBLKCTL_VERSION='"$(VERSION)"' \
-	$(if $(STOP_POINTS),-DBLK_STOP_POINTS) -Iuser -Iuser/libblkctl -Ikernel/uapi \
+	$(if $(STOP_POINTS),-DBLK_STOP_POINTS) -Iuser -Iuser/blkctl -Iuser/libblkctl -Ikernel/uapi \
 	$(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(SANFLAGS) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
 
@@ -119,7 +119,7 @@ $(U)/libblkctl.so.$(SONUM): $(call objects,$(libsrc)) $(map)
 # The programs carry the library inside: one upgrade replaces all of it, and
 # what only they need stays out of the library's interface.
 define program
-$(U)/$(1): $$(call objects,$$(wildcard user/$(1)/*.c)) $(if $(libsrc),$(U)/libblkctl.a)
+$(U)/$(1): $$(call objects,$$(wildcard user/$(1)/*.c user/$(1)/*/*.c)) $(if $(libsrc),$(U)/libblkctl.a)
 	$$(call say,LD)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
 endef
 $(foreach p,$(progs),$(eval $(call program,$(p))))
@@ -263,5 +263,5 @@ clean:
 silent := $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
 say = $(if $(V),,@$(if $(silent),,printf '  %-4s %s\n' $(1) $@;))
 
--include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c) $(propsrc) $(crashsrc))
+-include $(patsubst %.c,$(U)/%.d,$(libsrc) $(wildcard user/blkctl*/*.c user/blkctl*/*/*.c) $(propsrc) $(crashsrc))
 -include $(addsuffix .d,$(units) $(fuzzers))

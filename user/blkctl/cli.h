@@ -28,6 +28,11 @@ struct out_column;
  * @summary: one line for --help
  * @opts: options and arguments, ended by a row without a name
  * @columns: what -o can name; NULL for a verb without tables
+ * @subs: verbs behind this one ("image" before "create"), ended by NULL; it has
+ *        nothing else then
+ * @qemu_codes: its exit codes are those of qemu-img's verb: 1 for every failure,
+ *        unless @run has set cli->exit_code
+ * @of: the verb in front of it, "image"; NULL: none
  * @args_size: size of the structure that @opts fills in; it starts as zeroes
  * @run: 0 or -errno with @e set; what it prints goes to stdout, through out.h
  */
@@ -36,6 +41,9 @@ struct verb {
 	const char *summary;
 	const struct opt *opts;
 	const struct out_column *columns;
+	const struct verb *const *subs;
+	bool qemu_codes;
+	const char *of;
 	size_t args_size;
 	int (*run)(struct cli *cli, const void *args, struct blk_error *e);
 };
@@ -46,7 +54,8 @@ struct verb {
  * @verbs: the table, ended by NULL
  * @json: print one JSON document, errors and warnings included
  * @socket: where blkctld listens
- * @exit_code: of a verb that printed its result and is not content with it
+ * @exit_code: of a verb that printed its result and is not content with it; or
+ *             that failed, and knows better than the class of its error
  * @warnings: array of strings for the document
  */
 struct cli {
@@ -61,10 +70,14 @@ struct cli {
 };
 
 extern const struct verb verb_create, verb_remove, verb_resize, verb_list,
-	verb_show, verb_qmp, verb_doctor;
+	verb_show, verb_qmp, verb_doctor, verb_image;
 
 /* The options that every verb takes; they fill in struct cli. */
 extern const struct opt cli_opts[];
+
+/* main.c: NULL: there is none of that name */
+const struct verb *cli_find_verb(const struct verb *const *verbs,
+				 const char *name);
 
 /*
  * complete.c: prints the candidates for word @cword of the command line @words

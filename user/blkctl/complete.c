@@ -97,9 +97,9 @@ static const struct opt *awaits_value(const struct verb *v, const char *word)
 {
 	const struct opt *o = named_by(cli_opts, word);
 
-	if (!o && v)
+	if (!o && v && v->opts)
 		o = named_by(v->opts, word);
-	return o && o->kind != OPT_FLAG ? o : NULL;
+	return o && opt_takes_value(o) ? o : NULL;
 }
 
 static const struct opt *nth_argument(const struct verb *v, int n)
@@ -107,26 +107,14 @@ static const struct opt *nth_argument(const struct verb *v, int n)
 	const struct opt *o;
 
 	for (o = v->opts; o->name; o++)
-		if (opt_is_arg(o) && !n--)
+		if (opt_is_arg(o) && (!n-- || o->kind == OPT_ARGS))
 			return o;
 	return NULL;
 }
 
-static const struct verb *verb_named(const struct cli *cli, const char *word)
+static void offer_verbs(const struct verb *const *v, const char *prefix)
 {
-	const struct verb *const *v;
-
-	for (v = cli->verbs; *v; v++)
-		if (!strcmp((*v)->name, word))
-			return *v;
-	return NULL;
-}
-
-static void offer_verbs(const struct cli *cli, const char *prefix)
-{
-	const struct verb *const *v;
-
-	for (v = cli->verbs; *v; v++)
+	for (; *v; v++)
 		offer("", (*v)->name, prefix);
 }
 
@@ -138,11 +126,12 @@ static void offer_here(struct cli *cli, int args, const char *before,
 
 	if (!o && *prefix == '-') {
 		offer_options(cli_opts, prefix);
-		offer_options((v ? v : &verb_list)->opts, prefix);
+		if (!v || v->opts)
+			offer_options((v ? v : &verb_list)->opts, prefix);
 		return;
 	}
-	if (!o && !v) {
-		offer_verbs(cli, prefix);
+	if (!o && (!v || v->subs)) {
+		offer_verbs(v ? v->subs : cli->verbs, prefix);
 		return;
 	}
 	if (!o)
@@ -164,10 +153,11 @@ void cli_complete(struct cli *cli, int cword, char **words, int nwords)
 		if (o && !strcmp(o->name, "socket"))
 			cli->socket = words[i];
 		if (!o && *words[i] != '-') {
-			if (cli->verb)
+			if (cli->verb && !cli->verb->subs)
 				args++;
 			else
-				cli->verb = verb_named(cli, words[i]);
+				cli->verb = cli_find_verb(cli->verb ?
+					cli->verb->subs : cli->verbs, words[i]);
 		}
 		before = o ? "" : words[i];
 	}

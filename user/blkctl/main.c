@@ -22,6 +22,7 @@ static const struct verb *const verbs[] = {
 	&verb_show,
 	&verb_qmp,
 	&verb_doctor,
+	&verb_image,
 	NULL
 };
 
@@ -48,16 +49,34 @@ static void print_columns(const struct out_column *columns)
 		printf("  %-15s %s\n", c->name, c->help);
 }
 
+static void print_subs(const struct verb *parent)
+{
+	const struct verb *const *v;
+
+	printf("usage: blkctl %s VERB [OPTION]... [ARGUMENT]...\n%s\n\n",
+	       parent->name, parent->summary);
+	for (v = parent->subs; *v; v++)
+		printf("  %-10s %s\n", (*v)->name, (*v)->summary);
+	printf("\nSee also: blkctl %s VERB --help, man blkctl-%s\n",
+	       parent->name, parent->name);
+}
+
 static void print_verb_help(const struct verb *v)
 {
-	printf("usage: blkctl %s [OPTION]...", v->name);
+	if (v->subs) {
+		print_subs(v);
+		return;
+	}
+	printf("usage: blkctl %s%s%s [OPTION]...", v->of ? v->of : "",
+	       v->of ? " " : "", v->name);
 	opt_print_usage(stdout, v->opts);
 	printf("\n%s\n\n", v->summary);
 	opt_print_help(stdout, v->opts);
 	opt_print_help(stdout, cli_opts);
 	if (v->columns)
 		print_columns(v->columns);
-	printf("\nSee also: man blkctl-%s\n", v->name);
+	printf("\nSee also: man blkctl-%s%s%s\n", v->of ? v->of : "",
+	       v->of ? "-" : "", v->name);
 }
 
 static void print_help(void)
@@ -75,14 +94,58 @@ static void print_help(void)
 	       "See also: blkctl VERB --help, man blkctl\n");
 }
 
-static const struct verb *find_verb(const char *name)
+const struct verb *cli_find_verb(const struct verb *const *v, const char *name)
 {
-	const struct verb *const *v;
-
-	for (v = verbs; *v; v++)
+	for (; *v; v++)
 		if (!strcmp((*v)->name, name))
 			return *v;
 	return NULL;
+}
+
+static int no_verb(const struct verb *const *all, const char *word,
+		   struct blk_error *e)
+{
+	const char *maybe = cli_suggest(all, word);
+
+	blk_error_set(e, BLK_ERR_USAGE, EINVAL, "'%s' is no verb", word);
+	if (maybe)
+		blk_error_hint(e, "did you mean '%s'?", maybe);
+	else if (all[0]->of)
+		blk_error_hint(e, "blkctl %s --help", all[0]->of);
+	else
+		blk_error_hint(e, "blkctl --help");
+	return -EINVAL;
+}
+
+/* Puts the word at @at, a verb, at argv[1], and makes that argv[0]. */
+static void to_front(int *argc, char ***argv, int at)
+{
+	char **av = *argv, *word = av[at];
+
+	memmove(av + 2, av + 1, (at - 1) * sizeof(*av));
+	av[1] = word;
+	(*argv)++;
+	(*argc)--;
+}
+
+/* The verb behind a verb like "image"; none: its help */
+static int take_sub(struct cli *cli, int *argc, char ***argv,
+		    struct blk_error *e)
+{
+	struct opt_set sets[OPT_SETS] = { { .opts = cli_opts } };
+	int at = opt_first_word(*argc, *argv, sets);
+	const struct verb *sub;
+
+	if (at >= *argc) {
+		cli->help = true;
+		return 0;
+	}
+	sub = cli_find_verb(cli->verb->subs, (*argv)[at]);
+	if (!sub)
+		return no_verb(cli->verb->subs, (*argv)[at], e);
+	cli->verb = sub;
+	to_front(argc, argv, at);
+	return 0;
 }
 
 /*
@@ -97,29 +160,24 @@ static int take_verb(struct cli *cli, int *argc, char ***argv,
 		{ .opts = verb_list.opts },
 	};
 	int at = opt_first_word(*argc, *argv, sets);
-	char **av = *argv;
-	const char *maybe;
 
 	if (at >= *argc) {
 		cli->verb = cli->help ? NULL : &verb_list;
 		return 0;
 	}
-	cli->verb = find_verb(av[at]);
-	if (!cli->verb) {
-		maybe = cli_suggest(verbs, av[at]);
-		blk_error_set(e, BLK_ERR_USAGE, EINVAL, "'%s' is no verb",
-			      av[at]);
-		if (maybe)
-			blk_error_hint(e, "did you mean '%s'?", maybe);
-		else
-			blk_error_hint(e, "blkctl --help");
-		return -EINVAL;
-	}
-	memmove(av + 2, av + 1, (at - 1) * sizeof(*av));
-	(*argv)++;
-	(*argc)--;
-	av[1] = (char *)cli->verb->name;
-	return 0;
+	cli->verb = cli_find_verb(verbs, (*argv)[at]);
+	if (!cli->verb)
+		return no_verb(verbs, (*argv)[at], e);
+	to_front(argc, argv, at);
+	return cli->verb->subs ? take_sub(cli, argc, argv, e) : 0;
+}
+
+/* For scripts that know qemu-img's */
+static int exit_code(const struct cli *cli, int rc, const struct blk_error *e)
+{
+	if (!rc || cli->exit_code)
+		return cli->exit_code;
+	return cli->verb && cli->verb->qemu_codes ? 1 : blk_error_exit(e->cls);
 }
 
 static int run_verb(struct cli *cli, int argc, char **argv,
@@ -136,13 +194,14 @@ static int run_verb(struct cli *cli, int argc, char **argv,
 	if (!args)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
-	rc = opt_parse(argc, argv, sets, e);
+	rc = v->subs ? 0 : opt_parse(argc, argv, sets, e);
 	if (cli->help)
 		print_verb_help(v);
 	else if (cli->version)
 		printf("blkctl %s\n", BLKCTL_VERSION);
 	else if (rc)
-		blk_error_hint(e, "blkctl %s --help", v->name);
+		blk_error_hint(e, "blkctl %s%s%s --help", v->of ? v->of : "",
+			       v->of ? " " : "", v->name);
 	else
 		rc = v->run(cli, args, e);
 	free(args);
@@ -186,5 +245,5 @@ int main(int argc, char **argv)
 	if (rc)
 		out_error(&cli, &e);
 	json_decref(cli.warnings);
-	return rc ? blk_error_exit(e.cls) : cli.exit_code;
+	return exit_code(&cli, rc, &e);
 }

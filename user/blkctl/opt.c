@@ -13,7 +13,7 @@
 
 #include "opt.h"
 
-#define OPT_MAX 32
+#define OPT_MAX 64
 #define OPT_VAL_BASE 256	/* getopt's val of row i is OPT_VAL_BASE + i */
 
 /* getopt's view of the tables */
@@ -25,11 +25,6 @@ struct parser {
 	int n;
 };
 
-static bool takes_value(const struct opt *o)
-{
-	return o->kind != OPT_FLAG;
-}
-
 static void parser_add(struct parser *p, const struct opt_set *set)
 {
 	const struct opt *o;
@@ -40,7 +35,7 @@ static void parser_add(struct parser *p, const struct opt_set *set)
 			continue;
 		p->longs[p->n] = (struct option){
 			.name = o->name,
-			.has_arg = takes_value(o) ? required_argument
+			.has_arg = opt_takes_value(o) ? required_argument
 						  : no_argument,
 			.val = OPT_VAL_BASE + p->n,
 		};
@@ -50,7 +45,7 @@ static void parser_add(struct parser *p, const struct opt_set *set)
 		if (!o->letter)
 			continue;
 		*s++ = o->letter;
-		if (takes_value(o))
+		if (opt_takes_value(o))
 			*s++ = ':';
 	}
 	*s = '\0';
@@ -114,12 +109,26 @@ static int store_number(const struct opt *o, const char *text,
 	return 0;
 }
 
+static int append(const struct opt *o, struct opt_list *list, const char *text,
+		  struct blk_error *e)
+{
+	struct opt_item *item = realloc(list->item,
+					(list->n + 1) * sizeof(*item));
+
+	if (!item)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	item[list->n++] = (struct opt_item){ .which = o, .value = text };
+	list->item = item;
+	return 0;
+}
+
 static int store(const struct opt *o, void *base, const char *text,
 		 struct blk_error *e)
 {
 	void *where = (char *)base + o->offset;
 
-	if (o->words && !word_in(o->words, text))
+	if (o->words && text && !word_in(o->words, text))
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "'%s' is no %s (choose from: %s)", text,
 				     o->value ? o->value : o->name, o->words);
@@ -129,6 +138,10 @@ static int store(const struct opt *o, void *base, const char *text,
 		return 0;
 	case OPT_NUMBER:
 		return store_number(o, text, where, e);
+	case OPT_LIST:
+	case OPT_ACTION:
+	case OPT_ARGS:
+		return append(o, where, text, e);
 	default:
 		*(const char **)where = text;
 		return 0;
@@ -165,15 +178,17 @@ static int parse_args(int argc, char **argv, const struct opt_set *sets,
 
 			if (!opt_is_arg(o))
 				continue;
-			if (arg == argc && o->kind == OPT_ARG)
+			if (arg == argc && o->kind != OPT_ARG_MAYBE)
 				return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 						     "argument %s is missing",
 						     o->name);
 			if (arg == argc)
 				continue;
-			rc = store(o, sets[i].base, argv[arg++], e);
-			if (rc)
-				return rc;
+			do {
+				rc = store(o, sets[i].base, argv[arg++], e);
+				if (rc)
+					return rc;
+			} while (o->kind == OPT_ARGS && arg < argc);
 		}
 	}
 	if (arg < argc)
@@ -256,6 +271,8 @@ void opt_print_usage(FILE *f, const struct opt *opts)
 			fprintf(f, " %s", o->name);
 		else if (o->kind == OPT_ARG_MAYBE)
 			fprintf(f, " [%s]", o->name);
+		else if (o->kind == OPT_ARGS)
+			fprintf(f, " %s...", o->name);
 	}
 }
 

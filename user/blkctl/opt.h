@@ -17,6 +17,9 @@ enum opt_kind {
 	OPT_NUMBER,	/* struct opt_number */
 	OPT_ARG,	/* const char *, a positional argument */
 	OPT_ARG_MAYBE,	/* the same, may be missing (NULL); only at the end */
+	OPT_LIST,	/* struct opt_list: a string that may be given often */
+	OPT_ACTION,	/* struct opt_list: flags and strings in their order */
+	OPT_ARGS,	/* struct opt_list: one argument or more; the last row */
 };
 
 /* What the shell offers for a value, beyond opt.words. */
@@ -30,6 +33,23 @@ enum opt_complete {
 struct opt_number {
 	bool set;
 	unsigned long value;
+};
+
+struct opt;
+
+/**
+ * struct opt_list - what was given, in the order in which it was given
+ * @which: the row it belongs to; several rows of kind OPT_ACTION may share one
+ *         list, at one offset
+ * @value: into argv; NULL for a row without opt.value
+ * Freed by nobody: it lives as long as the program's one run.
+ */
+struct opt_list {
+	struct opt_item {
+		const struct opt *which;
+		const char *value;
+	} *item;
+	size_t n;
 };
 
 /**
@@ -59,7 +79,14 @@ struct opt {
 
 static inline bool opt_is_arg(const struct opt *o)
 {
-	return o->kind == OPT_ARG || o->kind == OPT_ARG_MAYBE;
+	return o->kind == OPT_ARG || o->kind == OPT_ARG_MAYBE ||
+		o->kind == OPT_ARGS;
+}
+
+/* Does a value come after it? */
+static inline bool opt_takes_value(const struct opt *o)
+{
+	return o->kind != OPT_FLAG && (o->kind != OPT_ACTION || o->value);
 }
 
 /* A table with the structure that it fills in. */

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * blkctl image: the table of its verbs.  A new one is a file NAME.c here and one
+ * row.
+ */
+#include "image/image.h"
+
+static const struct verb *const subs[] = {
+	NULL
+};
+
+const struct verb verb_image = {
+	.name = "image",
+	.summary = "make, check, convert and change image files",
+	.subs = subs,
+};

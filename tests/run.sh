@@ -299,6 +299,9 @@ take_victims() {
 	take_results "$@"
 }
 
+# The debug kernels take this many times longer.
+slow() { case $1 in kasan | kcsan) echo 10 ;; *) echo 1 ;; esac; }
+
 # boot_guest KERNEL NUMBER OPTIONS TEST...: until all have run, in as many
 # guests as they kill
 boot_guest() {
@@ -309,7 +312,7 @@ boot_guest() {
 		mkdir -p "$share"
 		# Every line says that one more test has ended.
 		# shellcheck disable=SC2086
-		tests/vm/run --kernel "$kernel" --share "$share" --timeout $((5000 * ${STRESS:-1})) \
+		tests/vm/run --kernel "$kernel" --share "$share" --timeout $((3000 * ${STRESS:-1} * $(slow "$kernel"))) \
 			--log "$share/kernel.log" --env "PROP_SECONDS=${PROP_SECONDS-}" \
 			--env "PROP_SEED=${PROP_SEED-}" \
 			--env "STOP_EVERY=${STOP_EVERY-}" \

@@ -4,6 +4,7 @@
 # The daemon's part is killed again and again under load: no I/O fails, data
 # verifies, and the image ends without leaks.
 #
+# once: 6.12
 # requires: qemu-img fio gcc
 # timeout: 300
 # vm: --smp 2

@@ -4,6 +4,7 @@
 # A daemon that takes stock: a cluster that a failed write gives back between its
 # two looks is not taken by another write, which the leak scan would not know of.
 #
+# once: 6.1
 # requires: qemu-img gcc dmsetup
 # timeout: 300
 # vm: --smp 2

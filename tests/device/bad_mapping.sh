@@ -4,6 +4,7 @@
 # Bad entries in L1 and L2 tables are never followed: what needs them fails,
 # the rest of the image stays as it was.
 #
+# once: 6.1
 # requires: qemu-img qemu-io python3 dd
 # timeout: 300
 . "$(dirname "$0")/../lib.sh"

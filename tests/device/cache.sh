@@ -4,6 +4,7 @@
 # The cache of mappings keeps to its limit, gives memory back when the kernel
 # asks, and loses nothing by it.
 #
+# once: 6.12
 # requires: qemu-img fio dmsetup dd
 # timeout: 240
 . "$(dirname "$0")/../lib.sh"

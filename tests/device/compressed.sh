@@ -4,6 +4,7 @@
 # Compressed clusters read as what QEMU reads: whole, in pieces, many at once,
 # with hardly a cache; damaged ones fail, and nothing else does.
 #
+# once: 6.12
 # requires: qemu-img python3 dmsetup dd zstd
 # timeout: 480
 # vm: --smp 2

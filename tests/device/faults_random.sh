@@ -5,6 +5,7 @@
 # was acknowledged; what is read after the next attach is what was flushed, or
 # newer; the image is whole. STRESS (1): how often; more than 1 tries everything.
 #
+# once: 6.1
 # requires: qemu-img gcc dmsetup
 # timeout: 300
 . "$(dirname "$0")/../lib.sh"

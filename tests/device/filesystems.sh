@@ -4,6 +4,7 @@
 # File systems on a device: filled, thinned out, trimmed, and found whole by
 # their own checkers; the image's file gives back what they trim.
 #
+# once: 6.1
 # requires: qemu-img python3 mkfs.ext4 mkfs.xfs mkfs.btrfs fstrim
 # timeout: 400
 . "$(dirname "$0")/../lib.sh"

@@ -4,6 +4,7 @@
 # What a flush or a FUA write has acknowledged is in the image file, mapping and
 # all, for anybody who reads the disk at that moment.
 #
+# once: 6.12
 # requires: qemu-img dd cmp
 # timeout: 180
 . "$(dirname "$0")/../lib.sh"

@@ -5,6 +5,7 @@
 # device is in use and being suspended, and table lines. FUZZ_TIME seconds of each
 # (15); FUZZ_SEED says which (another for every kernel).
 #
+# once: 6.12
 # requires: qemu-img python3 gcc dmsetup
 # timeout: 600
 # vm: --smp 2

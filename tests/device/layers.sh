@@ -4,6 +4,7 @@
 # Tables of many layers, read without a daemon: what they show is what QEMU
 # shows, and what a table must not be is refused.
 #
+# once: 6.1
 # requires: qemu-img qemu-io dmsetup losetup
 # timeout: 600
 . "$(dirname "$0")/../lib.sh"

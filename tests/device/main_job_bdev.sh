@@ -3,6 +3,7 @@
 #
 # The main job, with the image directly on a block device.
 #
+# once: 6.1
 # requires: qemu-img fio mkfs.ext4 python3 dpkg-deb
 # timeout: 600
 . "$(dirname "$0")/../lib.sh"

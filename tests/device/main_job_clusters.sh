@@ -4,6 +4,7 @@
 # The main job with small and with large clusters, and the same operations with
 # every cluster size and both versions of the format.
 #
+# once: 6.12
 # requires: qemu-img fio mkfs.ext4 python3 dpkg-deb
 # timeout: 1200
 . "$(dirname "$0")/../lib.sh"

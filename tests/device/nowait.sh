@@ -4,6 +4,7 @@
 # Large requests by io_uring, which asks not to be made to wait, over a mapping
 # in pieces and over no mapping: none fails with EAGAIN.
 #
+# once: 6.12
 # requires: qemu-img qemu-io fio
 # timeout: 120
 . "$(dirname "$0")/../lib.sh"

@@ -9,6 +9,7 @@
 # STOP_EVERY=1 in the environment tries all places; otherwise each kernel tries
 # others, one in that many.
 #
+# once: 6.12
 # requires: qemu-img cmp
 # timeout: 600
 . "$(dirname "$0")/../lib.sh"

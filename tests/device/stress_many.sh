@@ -5,6 +5,7 @@
 # want the same, and one that never reads what the daemon says. STRESS (1): how
 # many times as many devices (16, at most 256) and rounds.
 #
+# once: 6.1
 # requires: qemu-img jq python3 xargs
 # timeout: 480
 . "$(dirname "$0")/../lib.sh"

@@ -5,6 +5,7 @@
 # writes to a file system on another. Nothing hangs, the daemon included, and
 # nothing is lost. STRESS (1): how many times as long.
 #
+# once: 6.12
 # requires: qemu-img gcc mkswap mkfs.ext4
 # timeout: 480
 . "$(dirname "$0")/../lib.sh"

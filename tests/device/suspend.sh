@@ -4,6 +4,7 @@
 # Suspended, resumed and reloaded in a loop under load: no I/O fails, no bit
 # changes, and the table line round-trips.
 #
+# once: 6.12
 # requires: qemu-img fio dmsetup
 # timeout: 240
 . "$(dirname "$0")/../lib.sh"

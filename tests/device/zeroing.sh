@@ -4,6 +4,7 @@
 # On a disk without a command for zeroes, new clusters are written once: only
 # what is taken by writes of less than a cluster is zeroed before.
 #
+# once: 6.12
 # requires: qemu-img fio dmsetup blockdev dd
 # timeout: 480
 . "$(dirname "$0")/../lib.sh"

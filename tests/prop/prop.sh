@@ -11,7 +11,7 @@
 # Every kernel has rounds of its own.
 seed=${PROP_SEED:-$(uname -r | cksum | cut -c1-6)0}
 modprobe dm-qcow || bail "cannot load the module"
-"$TESTS/prop/run" --time $((${PROP_SECONDS:-240} * VM_SLOW)) --seed "$seed" \
+"$TESTS/prop/run" --time $((${PROP_SECONDS:-150} * VM_SLOW)) --seed "$seed" \
 	--dir "$dir" --keep "$VM_SHARE" --max-failures 5
 ktap_finished=1
 exit

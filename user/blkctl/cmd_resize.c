@@ -2,15 +2,14 @@
 /*
  * blkctl resize: another size for a device and its image, while it is in use.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdint.h>
 
 #include "client.h"
 #include "device.h"
 #include "out.h"
+#include "size.h"
 
 struct resize_args {
 	const char *name;
@@ -31,87 +30,15 @@ static const struct opt resize_opts[] = {
 	{}
 };
 
-static int bad_size(const char *text, struct blk_error *e)
-{
-	blk_error_set(e, BLK_ERR_USAGE, EINVAL, "'%s' is no size", text);
-	blk_error_hint(e, "a number, perhaps with K, M, G or T after it, and + or - in front");
-	return -EINVAL;
-}
-
-/* The digits behind the point, in units of 1 / (1 << @shift): rounded down. */
-static uint64_t fraction(const char **text, unsigned int shift)
-{
-	uint64_t value = 0, scale = 1;
-	const char *p = *text;
-
-	for (; isdigit((unsigned char)*p); p++) {
-		if (scale > 100000000)
-			continue;	/* finer than a sector of a terabyte */
-		value = 10 * value + (*p - '0');
-		scale *= 10;
-	}
-	*text = p;
-	/* value < 10^9 < 2^30: no overflow up to a terabyte */
-	return shift > 30 ? ((value << 30) / scale) << (shift - 30) :
-		(value << shift) / scale;
-}
-
-static unsigned int shift_of(char unit)
-{
-	static const char units[] = "BKMGTPE";
-	const char *u = unit ? strchr(units, toupper((unsigned char)unit)) :
-		units;
-
-	return u ? 10 * (u - units) : UINT32_MAX;
-}
-
-/* "1.5G": bytes */
-static int parse_size(const char *whole, const char *text, uint64_t *out,
-		      struct blk_error *e)
-{
-	const char *point, *unit = text + strspn(text, "0123456789.");
-	unsigned int shift = shift_of(*unit);
-	uint64_t value, part = 0;
-	char *end;
-
-	if (!isdigit((unsigned char)*text) || shift == UINT32_MAX ||
-	    (*unit && unit[1]))
-		return bad_size(whole, e);
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno || value > (uint64_t)INT64_MAX >> shift)
-		return bad_size(whole, e);
-	point = end;
-	if (*point == '.') {
-		point++;
-		part = fraction(&point, shift) & ~511ULL;
-	}
-	if (point != unit)
-		return bad_size(whole, e);
-	*out = (value << shift) + part;
-	return 0;
-}
-
 static int find_size(const json_t *dev, const char *text, uint64_t *out,
 		     struct blk_error *e)
 {
 	uint64_t old = json_integer_value(json_object_get(dev, "size")), size;
-	bool relative = *text == '+' || *text == '-';
-	int rc;
+	int rc = size_change("the device", text, old, &size, e);
 
-	rc = parse_size(text, text + relative, &size, e);
 	if (rc)
 		return rc;
-	if (*text == '-' && size >= old)
-		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
-				     "the device has %" PRIu64
-				     " bytes, which cannot be made smaller by %"
-				     PRIu64, old, size);
-	if (*text == '+')
-		size = old + size;
-	else if (*text == '-')
-		size = old - size;
-	if (size & 511 || size > INT64_MAX)
+	if (size & 511)
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "%" PRIu64 " bytes are no multiple of 512",
 				     size);

@@ -8,8 +8,8 @@ usage() {
 	cat <<'USAGE'
 usage: tests/run.sh [--only GROUP]... [--kernel K]... [--filter REGEX]
 
-  --only GROUP   lint, build, sparse, dkms, model, unit, daemon, fuzz,
-                 device, prop, crash (all)
+  --only GROUP   lint, build, sparse, dkms, model, unit, image, daemon,
+                 fuzz, device, prop, crash (all)
   --kernel K     as for tests/vm/run (6.1 and 6.12); kasan and kcsan are built
                  when first used; all tests run on each that is named, some
                  only on one of the two otherwise
@@ -35,12 +35,12 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms model unit daemon fuzz device prop crash)
+[ ${#groups[@]} -gt 0 ] || groups=(lint build sparse dkms model unit image daemon fuzz device prop crash)
 asked=${#kernels[@]}
 [ "$asked" -gt 0 ] || kernels=(6.1 6.12)
 for g in "${groups[@]}"; do
 	case $g in
-	lint | build | sparse | dkms | model | unit | daemon | fuzz | device | prop | crash) ;;
+	lint | build | sparse | dkms | model | unit | image | daemon | fuzz | device | prop | crash) ;;
 	*) usage; exit 2 ;;
 	esac
 done
@@ -224,9 +224,16 @@ group_unit() {
 scripts() {
 	local f
 	for f in "tests/$1"/*.sh; do
-		[ ! -e "$f" ] || run_ktap "$1/$(basename "$f" .sh)" \
+		# lib.sh: what they share
+		[ ! -e "$f" ] || [ "${f##*/}" = lib.sh ] || run_ktap "$1/$(basename "$f" .sh)" \
 			env BIN="$REPO/build/user/gcc" bash "$f"
 	done
+}
+
+group_image() {
+	any_wanted image tests/image/*.sh || return 0
+	check image/build make -s -j2 user
+	scripts image
 }
 
 group_daemon() {
@@ -398,7 +405,7 @@ run_groups() {
 	for g in "${groups[@]}"; do
 		"group_$g"
 		# Checks and builds may overlap; what they build is used later.
-		case $g in build | model | unit | daemon | fuzz | device | prop | crash) barrier ;; esac
+		case $g in build | model | unit | image | daemon | fuzz | device | prop | crash) barrier ;; esac
 	done
 	barrier
 }

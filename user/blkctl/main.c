@@ -110,7 +110,7 @@ static int no_verb(const struct verb *const *all, const char *word,
 	blk_error_set(e, BLK_ERR_USAGE, EINVAL, "'%s' is no verb", word);
 	if (maybe)
 		blk_error_hint(e, "did you mean '%s'?", maybe);
-	else if (all[0]->of)
+	else if (all[0] && all[0]->of)
 		blk_error_hint(e, "blkctl %s --help", all[0]->of);
 	else
 		blk_error_hint(e, "blkctl --help");

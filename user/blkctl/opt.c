@@ -35,8 +35,9 @@ static void parser_add(struct parser *p, const struct opt_set *set)
 			continue;
 		p->longs[p->n] = (struct option){
 			.name = o->name,
-			.has_arg = opt_takes_value(o) ? required_argument
-						  : no_argument,
+			.has_arg = o->maybe ? optional_argument :
+				opt_takes_value(o) ? required_argument :
+				no_argument,
 			.val = OPT_VAL_BASE + p->n,
 		};
 		p->row[p->n] = o;
@@ -128,6 +129,8 @@ static int store(const struct opt *o, void *base, const char *text,
 {
 	void *where = (char *)base + o->offset;
 
+	if (o->maybe && !text)
+		text = "";
 	if (o->words && text && !word_in(o->words, text))
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "'%s' is no %s (choose from: %s)", text,
@@ -285,11 +288,13 @@ void opt_print_help(FILE *f, const struct opt *opts)
 		if (opt_is_arg(o))
 			snprintf(left, sizeof(left), "%s", o->name);
 		else
-			snprintf(left, sizeof(left), "%c%c%s--%s%s%s",
+			snprintf(left, sizeof(left), "%c%c%s--%s%s%s%s",
 				 o->letter ? '-' : ' ',
 				 o->letter ? o->letter : ' ',
 				 o->letter ? ", " : "  ", o->name,
-				 o->value ? " " : "", o->value ? o->value : "");
+				 o->maybe ? "[=" : o->value ? " " : "",
+				 o->value ? o->value : "",
+				 o->maybe ? "]" : "");
 		fprintf(f, "  %-28s %s", left, o->help);
 		if (o->words)
 			fprintf(f, " (%s)", o->words);

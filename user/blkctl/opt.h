@@ -61,6 +61,8 @@ struct opt_list {
  * @help: one line
  * @words: the only values allowed, separated by spaces; NULL: any
  * @max: largest number allowed
+ * @maybe: the value may be missing, and is "" then; it stands behind "=", and
+ *         never behind the letter
  * @negative: the last argument of its table, which may be "-1G": a word that
  *            begins with a minus and a digit is no option then
  */
@@ -72,6 +74,7 @@ struct opt {
 	const char *help;
 	const char *words;
 	unsigned long max;
+	bool maybe;
 	bool negative;
 	enum opt_complete complete;
 	size_t offset;
@@ -83,10 +86,11 @@ static inline bool opt_is_arg(const struct opt *o)
 		o->kind == OPT_ARGS;
 }
 
-/* Does a value come after it? */
+/* Is the next word its value? */
 static inline bool opt_takes_value(const struct opt *o)
 {
-	return o->kind != OPT_FLAG && (o->kind != OPT_ACTION || o->value);
+	return !o->maybe && o->kind != OPT_FLAG &&
+		(o->kind != OPT_ACTION || o->value);
 }
 
 /* A table with the structure that it fills in. */

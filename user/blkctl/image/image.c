@@ -6,6 +6,8 @@
 #include "image/image.h"
 
 static const struct verb *const subs[] = {
+	&verb_image_amend,
+	&verb_image_resize,
 	NULL
 };
 

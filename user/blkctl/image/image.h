@@ -205,4 +205,8 @@ void image_target_add(const char *path);
 void image_targets_remove(void);
 void image_targets_keep(void);
 
+/* The verbs (image.c) */
+extern const struct verb verb_image_amend;
+extern const struct verb verb_image_resize;
+
 #endif

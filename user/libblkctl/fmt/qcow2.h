@@ -130,6 +130,59 @@ int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
 int blk_qcow2_resize(struct blk_qcow2 *q, uint64_t size, bool shrink,
 		     uint64_t backing_size, struct blk_error *e);
 
+/* As qemu-img's --preallocation */
+enum blk_prealloc {
+	BLK_PREALLOC_OFF,
+	BLK_PREALLOC_METADATA,	/* mapped; the file has holes there */
+	BLK_PREALLOC_FALLOC,	/* and the host has set space aside */
+	BLK_PREALLOC_FULL,	/* and zeroes are written */
+};
+
+/**
+ * blk_qcow2_preallocate - map what is not mapped in bytes [from, to) of the disk
+ * It reads as zeroes then: for a part in which no backing file shows.  A data
+ * file is allocated by the caller.  A crash leaves a part of it mapped, and
+ * leaks.
+ */
+int blk_qcow2_preallocate(struct blk_qcow2 *q, uint64_t from, uint64_t to,
+			  enum blk_prealloc how, struct blk_error *e);
+
+/**
+ * blk_qcow2_set_backing - another name of the backing file, or none
+ * @name, @format: NULL or "": none
+ * Only the header changes, in one step; what the names from before were
+ * returned for are not valid any more.
+ * Return: -ENOSPC: the header cluster has no room for it
+ */
+int blk_qcow2_set_backing(struct blk_qcow2 *q, const char *name,
+			  const char *format, struct blk_error *e);
+
+/**
+ * struct blk_qcow2_amend - what is to change; zeroes change nothing but for
+ * @lazy_refcounts and @data_file_raw, where -1 does not
+ * @version: 2 or 3
+ * @refcount_bits: 1, 2, 4 ... 64
+ * @data_file: the name in the header; "": none there
+ * @progress: called now and then, if it is set; @done of @all, of one step
+ */
+struct blk_qcow2_amend {
+	uint32_t version;
+	uint32_t refcount_bits;
+	int lazy_refcounts;
+	int data_file_raw;
+	const char *data_file;
+	void (*progress)(void *opaque, uint64_t done, uint64_t all);
+	void *opaque;
+};
+
+/**
+ * blk_qcow2_amend - change version and features of an image not attached
+ * It is not dirty (blk_qcow2_repair).  Refused as by QEMU, before anything is
+ * written; a crash leaves a valid image that has some of it, and leaks.
+ */
+int blk_qcow2_amend(struct blk_qcow2 *q, const struct blk_qcow2_amend *a,
+		    struct blk_error *e);
+
 /*
  * Attaching
  */

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An image whose metadata alone is changed: nothing of the disk in it is read,
+ * so that no key and no image below it is needed.
+ */
+#ifndef BLKCTL_IMAGE_META_H
+#define BLKCTL_IMAGE_META_H
+
+#include <stdint.h>
+
+#include "fmt/qcow2.h"
+#include "image/image.h"
+#include "io/file.h"
+
+/**
+ * struct meta - one, open and locked
+ * @q: NULL: it is raw
+ * @data: of an image with an external data file, after meta_open_data()
+ */
+struct meta {
+	const char *name;
+	struct blk_file *f;
+	struct blk_file *data;
+	struct blk_qcow2 *q;
+};
+
+/**
+ * meta_open - for writing, with QEMU's locks of a writer
+ * By -f, else by its magic; with --image-opts @name says "driver" and
+ * "file.filename" ("filename").  A dirty image is repaired, as QEMU does when it opens one.
+ */
+int meta_open(const struct image_run *r, const char *name, struct meta *m,
+	      struct blk_error *e);
+/* Its external data file, if it has one, for writing */
+int meta_open_data(struct meta *m, struct blk_error *e);
+/*
+ * Gives what is free at the end back, and closes.  @ret: of the work; a failure
+ * of it, or of the closing, is returned.
+ */
+int meta_close(struct meta *m, int ret, struct blk_error *e);
+
+/* Bytes of the disk */
+int meta_size(const struct meta *m, uint64_t *size, struct blk_error *e);
+/* Of the backing file's disk; 0: there is none */
+int meta_backing_size(const struct meta *m, uint64_t *size,
+		      struct blk_error *e);
+/* The path of a file that the header names; malloc'ed; NULL: no memory */
+char *meta_resolve(const struct meta *m, const char *name);
+
+#endif

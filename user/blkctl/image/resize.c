@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * blkctl image resize: another size for an image that is not in use.
+ *
+ * Owns the order: a data file is large enough before the image says so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/be.h"
+#include "image/image.h"
+#include "image/meta.h"
+
+#define ZEROES	(1U << 20)
+
+struct resize_args {
+	const char *file;
+	const char *size;
+	const char *preallocation;
+	bool shrink;
+	struct image_common common;
+};
+
+#define ARG(field) .offset = offsetof(struct resize_args, field)
+
+static const struct opt resize_opts[] = {
+	{ OPT_ARG, 0, "FILE", NULL, "the image",
+	  .complete = OPT_COMPLETE_FILE, ARG(file) },
+	{ OPT_ARG, 0, "SIZE", NULL,
+	  "new size, or +SIZE or -SIZE; K, M, G, T after the number",
+	  .negative = true, ARG(size) },
+	IMAGE_OPT_FORMAT(struct resize_args, common),
+	IMAGE_OPT_IMAGE_OPTS(struct resize_args, common),
+	IMAGE_OPT_OBJECT(struct resize_args, common),
+	{ OPT_STRING, 0, "preallocation", "MODE",
+	  "what becomes of the new part", .words = "off metadata falloc full",
+	  ARG(preallocation) },
+	{ OPT_FLAG, 0, "shrink", NULL,
+	  "it may become smaller: what is behind the new end is lost",
+	  ARG(shrink) },
+	IMAGE_OPT_QUIET(struct resize_args, common),
+	IMAGE_OPT_OUTPUT(struct resize_args, common),
+	{}
+};
+
+static enum blk_prealloc mode_of(const struct resize_args *a)
+{
+	static const char *const names[] = {
+		"off", "metadata", "falloc", "full",
+	};
+
+	for (size_t i = 0; a->preallocation && i < BLK_COUNT(names); i++)
+		if (!strcmp(a->preallocation, names[i]))
+			return (enum blk_prealloc)i;
+	return BLK_PREALLOC_OFF;
+}
+
+static int failed(const struct blk_file *f, int ret, struct blk_error *e)
+{
+	return ret ? blk_error_set(e, BLK_ERR_FAILED, -ret,
+				   "cannot change the size of '%s': %s",
+				   f->path, strerror(-ret)) : 0;
+}
+
+static int write_zeroes(struct blk_file *f, uint64_t from, uint64_t to)
+{
+	void *buf;
+	int ret = 0;
+
+	if (posix_memalign(&buf, 4096, ZEROES))
+		return -ENOMEM;
+	memset(buf, 0, ZEROES);
+	for (; from < to && !ret; from += BLK_MIN(to - from, ZEROES))
+		ret = blk_file_write(f, buf, BLK_MIN(to - from, ZEROES), from);
+	free(buf);
+	return ret;
+}
+
+/* A raw file: an image, or an image's data */
+static int resize_file(struct blk_file *f, uint64_t size,
+		       enum blk_prealloc how, struct blk_error *e)
+{
+	int64_t old = blk_file_size(f);
+	int ret = 0;
+
+	if (f->is_bdev)
+		return (uint64_t)old >= size ? 0 :
+			blk_error_set(e, BLK_ERR_FAILED, ENOSPC,
+				      "'%s' is a device of %" PRId64 " bytes and cannot be made larger",
+				      f->path, old);
+	if (old < 0)
+		return failed(f, (int)old, e);
+	if ((uint64_t)old < size && how == BLK_PREALLOC_FALLOC)
+		ret = -posix_fallocate(f->fd, old, (off_t)(size - old));
+	else if ((uint64_t)old < size && how == BLK_PREALLOC_FULL)
+		ret = write_zeroes(f, old, size);
+	if (!ret)
+		ret = blk_file_truncate(f, size);
+	else
+		blk_file_truncate(f, old);
+	if (!ret)
+		ret = blk_file_flush(f);
+	return failed(f, ret, e);
+}
+
+static int resize_qcow2(struct meta *m, const struct resize_args *a,
+			uint64_t size, struct blk_error *e)
+{
+	enum blk_prealloc how = mode_of(a);
+	uint64_t old = blk_qcow2_header(m->q)->size, below = 0;
+	int ret = 0;
+
+	if (size > old)
+		ret = meta_backing_size(m, &below, e);
+	if (!ret)
+		ret = meta_open_data(m, e);
+	if (!ret && m->data && size > old)
+		ret = resize_file(m->data, size, how, e);
+	if (!ret)
+		ret = blk_qcow2_resize(m->q, size, a->shrink, below, e);
+	if (!ret && m->data && size < old && blk_qcow2_data_file_raw(m->q))
+		ret = resize_file(m->data, size, BLK_PREALLOC_OFF, e);
+	if (!ret && size > old)
+		ret = blk_qcow2_preallocate(m->q, old, size, how, e);
+	return ret;
+}
+
+static int check(const struct meta *m, const struct resize_args *a,
+		 uint64_t old, uint64_t size, struct blk_error *e)
+{
+	enum blk_prealloc how = mode_of(a);
+
+	if (size < old && !a->shrink) {
+		blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+			      "'%s' would become smaller: %" PRIu64
+			      " bytes, now %" PRIu64
+			      ": what is behind them would be lost", m->name,
+			      size, old);
+		blk_error_hint(e, "make the file system smaller first, then --shrink");
+		return -EINVAL;
+	}
+	if (size < old && how != BLK_PREALLOC_OFF)
+		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+				     "--preallocation is for images that become larger");
+	if (!m->q && how == BLK_PREALLOC_METADATA)
+		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+				     "raw images have no metadata to preallocate");
+	return 0;
+}
+
+static int resize(struct meta *m, const struct resize_args *a,
+		  uint64_t *size, struct blk_error *e)
+{
+	uint64_t old;
+	int ret = meta_size(m, &old, e);
+
+	if (!ret)
+		ret = size_change("the image", a->size, old, size, e);
+	if (ret < 0)
+		return ret;
+	ret = check(m, a, old, *size, e);
+	if (ret < 0)
+		return ret;
+	return m->q ? resize_qcow2(m, a, *size, e) :
+		resize_file(m->f, *size, mode_of(a), e);
+}
+
+static int work(struct image_run *r, const struct resize_args *a,
+		struct blk_error *e)
+{
+	uint64_t size = 0;
+	struct meta m;
+	int ret = meta_open(r, a->file, &m, e);
+
+	if (!ret)
+		ret = meta_close(&m, resize(&m, a, &size, e), e);
+	if (!ret && r->cli->json)
+		out_document(r->cli, "image",
+			     json_pack("{s:s, s:I}", "filename", a->file,
+				       "virtual-size", (json_int_t)size));
+	else if (!ret)
+		image_say(r, "Image resized.\n");
+	return ret;
+}
+
+static int run(struct cli *cli, const void *args, struct blk_error *e)
+{
+	const struct resize_args *a = args;
+	struct image_run r;
+	int ret = image_begin(cli, &a->common, &r, e);
+
+	if (!ret)
+		ret = work(&r, a, e);
+	return image_end(&r, ret, e);
+}
+
+const struct verb verb_image_resize = {
+	.name = "resize",
+	.of = "image",
+	.qemu_codes = true,
+	.summary = "change the size of an image",
+	.opts = resize_opts,
+	.args_size = sizeof(struct resize_args),
+	.run = run,
+};

@@ -56,8 +56,8 @@ sparse: | check-kdir
 ifeq ($(origin CC),default)
 CC := gcc
 endif
-PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib libcryptsetup
-# what unit tests compare with
+PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib libzstd nettle libcryptsetup
+# what unit tests compare with, beyond these
 TEST_PKGS := nettle
 
 U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)$(if $(COVERAGE),-coverage)

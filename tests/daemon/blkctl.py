@@ -594,4 +594,35 @@ def test_completion():
     eq(complete("blkctl", "--socket", "/nonexistent", "show", ""), [])
 
 
+def test_completion_of_images():
+    """completion knows the verbs behind image, and their options"""
+    eq(complete("blkctl", "im"), ["image"])
+    verbs = complete("blkctl", "image", "")
+    assert "measure" in verbs and "create" not in complete(
+        "blkctl", "image", "me"), verbs
+    eq(complete("blkctl", "image", "me"), ["measure"])
+    eq(complete("blkctl", "image", "measure", "--si"), ["--size"])
+    eq(complete("blkctl", "image", "measure", "--output", ""),
+       ["human", "json"])
+    eq(complete("blkctl", "image", "measure", "--output", "=", "j"),
+       ["json"])
+    eq(complete("blkctl", "image", "measure", "--output", "="),
+       ["human", "json"])
+    eq(complete("blkctl", "image", "measure", "-O", "q"), ["qcow2"])
+    eq(complete("blkctl", "image", "measure", "-O", "raw", ""), [":file"])
+    for verb in verbs:
+        opts = complete("blkctl", "image", verb, "--")
+        assert "--json" in opts and len(opts) > 4, (verb, opts)
+
+
+def test_image_suggestions():
+    """a verb of images that stands alone, or is mistyped, is named"""
+    _, err = blkctl("measure", code=2)
+    assert "did you mean 'image measure'?" in err, err
+    _, err = blkctl("image", "mesure", code=2)
+    assert "did you mean 'measure'?" in err, err
+    _, err = blkctl("image", "ls", code=2)
+    assert "'list'" not in err, err
+
+
 qmptest.run(globals())

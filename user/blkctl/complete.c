@@ -147,9 +147,14 @@ void cli_complete(struct cli *cli, int cword, char **words, int nwords)
 
 	if (cword < 1 || cword > nwords)
 		return;
+	/* the shell makes three words of "--output=json" */
+	if (cword < nwords && !strcmp(words[cword], "="))
+		words[cword] = words[nwords - 1] + strlen(words[nwords - 1]);
 	for (i = 1; i < cword; i++) {
 		const struct opt *o = awaits_value(cli->verb, before);
 
+		if (o && !strcmp(words[i], "="))
+			continue;
 		if (o && !strcmp(o->name, "socket"))
 			cli->socket = words[i];
 		if (!o && *words[i] != '-') {
@@ -207,7 +212,8 @@ const char *cli_suggest(const struct verb *const *verbs, const char *word)
 	size_t i;
 
 	for (i = 0; i < sizeof(aliases) / sizeof(*aliases); i++)
-		if (!strcmp(word, aliases[i][0]))
+		if (!strcmp(word, aliases[i][0]) &&
+		    cli_find_verb(verbs, aliases[i][1]))
 			return aliases[i][1];
 	for (; *verbs; verbs++) {
 		d = distance(word, (*verbs)->name);

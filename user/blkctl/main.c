@@ -102,13 +102,26 @@ const struct verb *cli_find_verb(const struct verb *const *v, const char *name)
 	return NULL;
 }
 
+/* A verb that has one of that name behind it, or NULL */
+static const struct verb *parent_of(const struct verb *const *v,
+				    const char *word)
+{
+	for (; *v; v++)
+		if ((*v)->subs && cli_find_verb((*v)->subs, word))
+			return *v;
+	return NULL;
+}
+
 static int no_verb(const struct verb *const *all, const char *word,
 		   struct blk_error *e)
 {
 	const char *maybe = cli_suggest(all, word);
+	const struct verb *parent = parent_of(all, word);
 
 	blk_error_set(e, BLK_ERR_USAGE, EINVAL, "'%s' is no verb", word);
-	if (maybe)
+	if (parent)
+		blk_error_hint(e, "did you mean '%s %s'?", parent->name, word);
+	else if (maybe)
 		blk_error_hint(e, "did you mean '%s'?", maybe);
 	else if (all[0] && all[0]->of)
 		blk_error_hint(e, "blkctl %s --help", all[0]->of);

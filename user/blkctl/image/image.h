@@ -25,6 +25,8 @@
 #include "out.h"
 #include "size.h"
 
+extern const struct verb verb_image_measure;
+
 /*
  * Options that many verbs have (common.c)
  */

@@ -110,6 +110,10 @@ void blk_qcow2_snapshot_clear(struct blk_qcow2_snapshot *s);
 int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
 			    struct blk_error *e);
 
+/* Bytes that copies of all persistent bitmaps take in clusters of that size */
+int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
+			   uint64_t *bytes, struct blk_error *e);
+
 /**
  * blk_qcow2_resize - change the disk's size
  * @size: bytes, a multiple of 512

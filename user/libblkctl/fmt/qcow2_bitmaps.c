@@ -111,3 +111,41 @@ int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
 	}
 	return 0;
 }
+
+/* Each cluster of each bitmap, its table, and the directory */
+struct sizes {
+	uint64_t bits_of;	/* bytes of the disk */
+	uint64_t cluster;
+	uint64_t bytes;
+	uint64_t dir;
+};
+
+static uint64_t up_to(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+static int add_size(void *opaque, const struct blk_bitmap *b, uint64_t at)
+{
+	struct sizes *s = opaque;
+	uint64_t grain = 1ULL << b->granularity_bits;
+	uint64_t bits = s->bits_of / grain + !!(s->bits_of % grain);
+	uint64_t n = up_to((bits + 7) / 8, s->cluster) / s->cluster;
+
+	s->bytes += n * s->cluster + up_to(n * 8, s->cluster);
+	s->dir += up_to(BLK_BITMAP_FIXED_BYTES + b->name_len, 8);
+	return 0;
+}
+
+int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
+			   uint64_t *bytes, struct blk_error *e)
+{
+	struct sizes s = { .bits_of = q->h.size, .cluster = cluster_size };
+	int ret;
+
+	pthread_mutex_lock(&q->lock);
+	ret = blk_walk_bitmap_dir(q, add_size, &s, e);
+	pthread_mutex_unlock(&q->lock);
+	*bytes = s.bytes + up_to(s.dir, cluster_size);
+	return ret;
+}

@@ -56,6 +56,13 @@ int blk_img_open(const char *name, bool image_opts, const char *format,
  */
 int blk_img_close(struct blk_img *m, struct blk_error *e);
 
+/*
+ * From now on the disk is that of an internal snapshot, by id or name.  For
+ * images that are only read, before anything else is done to them.
+ */
+int blk_img_use_snapshot(struct blk_img *m, const char *tag,
+			 struct blk_error *e);
+
 uint64_t blk_img_size(const struct blk_img *m);
 const char *blk_img_format(const struct blk_img *m);	/* "qcow2", "raw" */
 /* As it was named, by the user or in the header above */
@@ -79,6 +86,7 @@ enum blk_ext_kind {
  *         the image below which there is none
  * @has_host: @host is where it begins in @file; not of compressed or encrypted
  *            clusters; may be true of ZERO (allocated, reads as zeroes)
+ * @preallocated: of ZERO: mapped as data, but the file has a hole there
  * @file: borrowed; of the layer, or its data file
  * @len: more than 0; not the longest possible, but runs that follow each other
  *       in one L2 table are one
@@ -89,6 +97,7 @@ struct blk_extent {
 	enum blk_ext_kind kind;
 	unsigned int layer;
 	bool has_host;
+	bool preallocated;
 	uint64_t host;
 	struct blk_file *file;
 };

@@ -156,7 +156,8 @@ static int open_direct(const char *path, unsigned int flags,
 	/* O_NONBLOCK: a FIFO must not hang us; it is refused later. */
 	int mode = O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
 		(flags & BLK_FILE_WRITE ? O_RDWR : O_RDONLY);
-	int fd = open(path, mode | O_DIRECT);
+	int fd = open(path, mode |
+		      (flags & BLK_FILE_BUFFERED ? 0 : O_DIRECT));
 
 	if (fd < 0 && errno == EINVAL) {
 		if (!(flags & BLK_FILE_BUFFERED_OK)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An image's bytes: a regular file or a block device, never through the page
- * cache once it is open for metadata work.
+ * cache once it is open for metadata work while it is attached.
  */
 #ifndef BLK_IO_FILE_H
 #define BLK_IO_FILE_H
@@ -53,6 +53,7 @@ struct blk_file {
 
 #define BLK_FILE_WRITE		(1U << 0)
 #define BLK_FILE_BUFFERED_OK	(1U << 1)	/* offline use */
+#define BLK_FILE_BUFFERED	(1U << 2)	/* through the page cache */
 
 int blk_file_open(const char *path, unsigned int flags, struct blk_file **out,
 		  struct blk_error *e);

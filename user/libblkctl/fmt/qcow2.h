@@ -187,6 +187,27 @@ struct blk_qcow2_amend {
 int blk_qcow2_amend(struct blk_qcow2 *q, const struct blk_qcow2_amend *a,
 		    struct blk_error *e);
 
+/**
+ * struct blk_qcow2_compact - who is told
+ * @progress: @n more clusters have moved; an error other than 0 stops it:
+ *            -ECANCELED; may be NULL
+ */
+struct blk_qcow2_compact {
+	int (*progress)(void *opaque, uint64_t n);
+	void *opaque;
+};
+
+/**
+ * blk_qcow2_compact - make the file of an image not attached smaller, in place
+ * What lies at the end moves into free clusters in front; leaks are freed.  A
+ * crash at any write leaves a good image, perhaps with leaks.  Data and
+ * snapshots stay what they are.  Refused: encrypted images, whose data cannot
+ * be moved without the key.
+ * @moved: clusters
+ */
+int blk_qcow2_compact(struct blk_qcow2 *q, const struct blk_qcow2_compact *how,
+		      uint64_t *moved, struct blk_error *e);
+
 /*
  * Attaching
  */

@@ -70,4 +70,7 @@ int blk_check_compare(struct blk_check *c);
 int blk_check_copied(struct blk_check *c, bool fix);
 void blk_check_free(struct blk_check *c);
 
+/* qcow2_repair.c: makes all refcounts right, dirty or not */
+int blk_repair_now(struct blk_qcow2 *q, struct blk_error *e);
+
 #endif

@@ -233,7 +233,7 @@ static int attempt(struct blk_qcow2 *q, bool *again, struct blk_error *e)
 	return ret;
 }
 
-static int repair(struct blk_qcow2 *q, struct blk_error *e)
+int blk_repair_now(struct blk_qcow2 *q, struct blk_error *e)
 {
 	bool again = true;
 	int ret = 0;
@@ -263,7 +263,7 @@ int blk_qcow2_repair(struct blk_qcow2 *q, bool *repaired, struct blk_error *e)
 	}
 	if (q->stuck)
 		return blk_q_io_error(q, e, -EIO, "repair the refcounts");
-	ret = repair(q, e);
+	ret = blk_repair_now(q, e);
 	if (ret < 0)
 		return ret;
 	q->leaked = false;

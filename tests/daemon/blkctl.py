@@ -619,7 +619,7 @@ def test_image_suggestions():
     """a verb of images that stands alone, or is mistyped, is named"""
     _, err = blkctl("measure", code=2)
     assert "did you mean 'image measure'?" in err, err
-    _, err = blkctl("image", "mesure", code=2)
+    _, err = blkctl("image", "measur", code=2)
     assert "did you mean 'measure'?" in err, err
     _, err = blkctl("image", "ls", code=2)
     assert "'list'" not in err, err

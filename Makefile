@@ -56,7 +56,7 @@ sparse: | check-kdir
 ifeq ($(origin CC),default)
 CC := gcc
 endif
-PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib libzstd nettle libcryptsetup
+PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib libdeflate libzstd nettle libcryptsetup
 # what unit tests compare with, beyond these
 TEST_PKGS := nettle
 

@@ -12,7 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include <linux/fs.h>
 
 #include "base/be.h"
 #include "base/cleanup.h"
@@ -166,6 +169,7 @@ int image_new_parse(const struct image_run *r, const char *format,
 	blk_qcow2_new_init(&n->q);
 	n->raw = strcmp(format, "qcow2");
 	n->prealloc = image_prealloc(image_key_str(o, "preallocation"));
+	n->nocow = image_key_bool(o, "nocow", false);
 	n->q.backing_file = image_key_str(o, "backing_file");
 	n->q.backing_format = image_key_str(o, "backing_fmt");
 	return n->raw ? 0 : parse_qcow2(r, o, n, e);
@@ -232,6 +236,17 @@ static int make_file(const char *path, struct blk_file **out,
 	return ret;
 }
 
+/* Only while it is empty; who does not know the flag does not need it. */
+static void set_nocow(int fd)
+{
+	int flags;
+
+	if (!ioctl(fd, FS_IOC_GETFLAGS, &flags)) {
+		flags |= FS_NOCOW_FL;
+		ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	}
+}
+
 /* A name in a header is relative to where the image is. */
 static char *beside(const char *image, const char *name)
 {
@@ -281,6 +296,8 @@ int image_new_make(const char *path, const struct image_new *n,
 	struct blk_file *f;
 	int ret = make_file(path, &f, e);
 
+	if (!ret && n->nocow)
+		set_nocow(f->fd);
 	if (!ret && n->raw)
 		ret = image_resize_file(f, n->q.size, n->prealloc, e);
 	if (!ret && !n->raw && n->q.data_file)

@@ -11,11 +11,13 @@
 /**
  * struct image_new - what it shall be
  * @q: of raw images only @size counts
+ * @nocow: ask a file system that copies on write (btrfs) not to; others ignore it
  * @prealloc: METADATA: qcow2 only
  * @luks, @cipher, @mode: what q.luks points to
  */
 struct image_new {
 	bool raw;
+	bool nocow;
 	enum blk_prealloc prealloc;
 	struct blk_qcow2_new q;
 	struct blk_luks_new luks;

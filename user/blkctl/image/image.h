@@ -209,9 +209,8 @@ void image_targets_keep(void);
 
 /* The verbs (image.c) */
 extern const struct verb verb_image_amend;
+extern const struct verb verb_image_check;
 extern const struct verb verb_image_compact;
-extern const struct verb verb_image_convert;
-extern const struct verb verb_image_create;
 extern const struct verb verb_image_resize;
 
 #endif

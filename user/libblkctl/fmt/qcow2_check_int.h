@@ -6,6 +6,8 @@
 #ifndef BLK_FMT_QCOW2_CHECK_INT_H
 #define BLK_FMT_QCOW2_CHECK_INT_H
 
+#include <stdatomic.h>
+
 #include "fmt/qcow2_int.h"
 
 /*
@@ -16,7 +18,7 @@ struct blk_refs_page;
 struct blk_refs {
 	uint64_t n;		/* clusters that can be counted: [0, n) */
 	struct blk_refs_page *page;
-	uint64_t bytes;		/* of all pages */
+	atomic_uint_fast64_t bytes;	/* of all pages */
 };
 
 /* qcow2_refs.c */
@@ -26,6 +28,9 @@ void blk_refs_free(struct blk_refs *r);
 uint64_t blk_refs_get(const struct blk_refs *r, uint64_t cluster);
 /* -ENOMEM also when the counts would need too much memory */
 int blk_refs_add(struct blk_refs *r, uint64_t cluster, uint64_t by);
+/* @n clusters from @from, by any thread at once with others of its kind */
+int blk_refs_add_run(struct blk_refs *r, uint64_t from, uint64_t n,
+		     uint64_t by);
 /* One more than the last cluster that is counted */
 uint64_t blk_refs_end(const struct blk_refs *r);
 /* Is anything counted in [from, end)? */
@@ -57,6 +62,23 @@ struct blk_check {
 	uint64_t too_low;
 	uint64_t copied;
 };
+
+/**
+ * struct blk_repair - what a repair of refcounts shall do
+ * @leaks_only: only lower them
+ * @no_copied: leave COPIED bits alone, and refcounts that these depend on
+ * @keep_dirty: do not clear the dirty bit at the end
+ */
+struct blk_repair {
+	bool leaks_only;
+	bool no_copied;
+	bool keep_dirty;
+};
+
+/* qcow2_repair.c */
+/* Of an image that is sound but for its refcounts and COPIED bits */
+int blk_repair_refcounts(struct blk_qcow2 *q, const struct blk_repair *how,
+			 bool *touched, struct blk_error *e);
 
 /* qcow2_check.c */
 /*

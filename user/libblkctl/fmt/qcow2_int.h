@@ -78,6 +78,7 @@ struct blk_scan;
  * @size_at_open: bytes
  * @verified: a finished leak scan has found no reference to a free cluster
  * @repairing: the dirty bit does not forbid changes of refcounts
+ * @lenient: snapshots that make no sense are shown, too
  */
 struct blk_qcow2 {
 	struct blk_file *f;
@@ -115,6 +116,7 @@ struct blk_qcow2 {
 	uint64_t announced;
 	bool verified;
 	bool repairing;
+	bool lenient;
 	struct blk_scan *scan;
 	struct dm_qcow_run *freed;	/* of a release that is under way */
 	size_t n_freed;

@@ -169,7 +169,7 @@ static int append_own(struct collector *c)
 	int ret;
 
 	c->kind = BLK_META_OWN;
-	ret = append(c, q->h.refcount_table_offset, q->rt_n * 8);
+	ret = q->rt_n ? append(c, q->h.refcount_table_offset, q->rt_n * 8) : 0;
 	for (size_t i = 0; i < q->rt_n && !ret; i++)
 		if (q->rt[i])
 			ret = append(c, q->rt[i], q->cs);

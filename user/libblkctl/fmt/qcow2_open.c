@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fmt/qcow2_audit.h"
 #include "fmt/qcow2_int.h"
 
 int blk_q_corrupt(const struct blk_qcow2 *q, struct blk_error *e,
@@ -149,7 +150,35 @@ static int read_names(struct blk_qcow2 *q, struct blk_error *e)
 				   "out of memory") : 0;
 }
 
-static int open_image(struct blk_qcow2 *q, struct blk_error *e)
+/* Features that contradict each other; QEMU refuses these too. */
+static const char *contradiction(const struct blk_qcow2 *q)
+{
+	bool raw = q->h.version >= 3 &&
+		q->h.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+
+	if (raw && !blk_q_has_data_file(q))
+		return "its data file is said to be raw, but it has none";
+	if (raw && (q->backing_file || q->h.backing_file_offset))
+		return "it has a raw data file and a backing file";
+	if (q->h.crypt_method == QCOW2_CRYPT_LUKS && !q->ext.has_crypto)
+		return "it is encrypted, but has no LUKS header";
+	return NULL;
+}
+
+/* Of a damaged one: tables outside the file are for the check to find. */
+static const char *validate(const struct blk_qcow2 *q, bool damaged)
+{
+	struct qcow2_header h = q->h;
+
+	if (!damaged)
+		return qcow2_header_validate(&h, q->size_at_open);
+	if (!h.refcount_table_clusters)
+		h.refcount_table_clusters = 1;
+	h.nb_snapshots = 0;
+	return qcow2_header_validate(&h, UINT64_MAX);
+}
+
+static int open_image(struct blk_qcow2 *q, bool damaged, struct blk_error *e)
 {
 	const char *why;
 	int ret = read_header(q, e);
@@ -158,9 +187,11 @@ static int open_image(struct blk_qcow2 *q, struct blk_error *e)
 		ret = check_unknown_features(q, e);
 	if (ret < 0)
 		return ret;
-	why = qcow2_header_validate(&q->h, q->size_at_open);
+	why = validate(q, damaged);
 	if (!why)
 		why = blk_ext_parse(q->head, q->cs, &q->h, &q->ext);
+	if (!why && damaged)
+		why = contradiction(q);
 	if (why)
 		return blk_q_corrupt(q, e, why);
 	q->rb_bits = blk_refcount_block_bits(q->h.cluster_bits,
@@ -171,8 +202,8 @@ static int open_image(struct blk_qcow2 *q, struct blk_error *e)
 	return ret;
 }
 
-int blk_qcow2_open(struct blk_file *file, struct blk_qcow2 **out,
-		   struct blk_error *e)
+static int open_file(struct blk_file *file, bool damaged,
+		     struct blk_qcow2 **out, struct blk_error *e)
 {
 	struct blk_qcow2 *q = calloc(1, sizeof(*q));
 	int ret;
@@ -182,13 +213,25 @@ int blk_qcow2_open(struct blk_file *file, struct blk_qcow2 **out,
 				     "out of memory");
 	q->f = file;
 	pthread_mutex_init(&q->lock, NULL);
-	ret = open_image(q, e);
+	ret = open_image(q, damaged, e);
 	if (ret < 0) {
 		blk_qcow2_close(q);
 		return ret;
 	}
 	*out = q;
 	return 0;
+}
+
+int blk_qcow2_open(struct blk_file *file, struct blk_qcow2 **out,
+		   struct blk_error *e)
+{
+	return open_file(file, false, out, e);
+}
+
+int blk_qcow2_open_damaged(struct blk_file *file, struct blk_qcow2 **out,
+			   struct blk_error *e)
+{
+	return open_file(file, true, out, e);
 }
 
 void blk_qcow2_close(struct blk_qcow2 *q)
@@ -248,21 +291,6 @@ bool blk_qcow2_data_file_raw(const struct blk_qcow2 *q)
 {
 	return blk_q_has_data_file(q) &&
 		q->h.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
-}
-
-/* Features that contradict each other; QEMU refuses these too. */
-static const char *contradiction(const struct blk_qcow2 *q)
-{
-	bool raw = q->h.version >= 3 &&
-		q->h.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW;
-
-	if (raw && !blk_q_has_data_file(q))
-		return "its data file is said to be raw, but it has none";
-	if (raw && (q->backing_file || q->h.backing_file_offset))
-		return "it has a raw data file and a backing file";
-	if (q->h.crypt_method == QCOW2_CRYPT_LUKS && !q->ext.has_crypto)
-		return "it is encrypted, but has no LUKS header";
-	return NULL;
 }
 
 static int check_kind(const struct blk_qcow2 *q, struct blk_error *e)

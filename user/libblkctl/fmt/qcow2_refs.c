@@ -4,7 +4,8 @@
  *
  * Owns struct blk_refs.  Must not use more than MAX_BYTES, whatever an image
  * claims: a page with small counts has a byte for each cluster, and a hostile
- * cluster makes only its own page wider.  No I/O, no locking: a caller's own.
+ * cluster makes only its own page wider.  No I/O.  Locking: a caller's own, but
+ * for blk_refs_add_run(), which takes the lock of a page.
  */
 #include <errno.h>
 
@@ -24,6 +25,7 @@ struct blk_refs_page {
 		uint64_t *u64;
 	};
 	uint8_t order;		/* log2 of the bytes of a count */
+	atomic_flag lock;	/* of blk_refs_add_run() only */
 };
 
 int blk_refs_init(struct blk_refs *r, uint64_t n)
@@ -102,7 +104,8 @@ static int widen(struct blk_refs *r, struct blk_refs_page *p, uint64_t v)
 		r->bytes -= (1ULL << PAGE_BITS) << p->order;
 		free(p->mem);
 	}
-	*p = wide;
+	p->mem = wide.mem;
+	p->order = wide.order;
 	return 0;
 }
 
@@ -136,6 +139,57 @@ int blk_refs_add(struct blk_refs *r, uint64_t cluster, uint64_t by)
 	}
 	set(p, cluster & PAGE_MASK, v);
 	return 0;
+}
+
+/* Small counts by a small number: what a compiler makes vectors of */
+static bool add_small(struct blk_refs_page *p, uint32_t i, uint32_t n,
+		      uint64_t by)
+{
+	uint8_t *c = p->u8 + i;
+	uint8_t most = 0;
+
+	if (!p->mem || p->order || by > UINT8_MAX)
+		return false;
+	for (uint32_t k = 0; k < n; k++)
+		most = BLK_MAX(most, c[k]);
+	if (most + by > UINT8_MAX)
+		return false;
+	for (uint32_t k = 0; k < n; k++)
+		c[k] = (uint8_t)(c[k] + by);
+	return true;
+}
+
+static int add_in_page(struct blk_refs *r, uint64_t from, uint32_t n,
+		       uint64_t by)
+{
+	struct blk_refs_page *p = &r->page[from >> PAGE_BITS];
+	int ret = 0;
+
+	while (atomic_flag_test_and_set_explicit(&p->lock,
+						 memory_order_acquire))
+		;
+	if (!add_small(p, from & PAGE_MASK, n, by))
+		for (uint32_t k = 0; k < n && !ret; k++)
+			ret = blk_refs_add(r, from + k, by);
+	atomic_flag_clear_explicit(&p->lock, memory_order_release);
+	return ret;
+}
+
+int blk_refs_add_run(struct blk_refs *r, uint64_t from, uint64_t n,
+		     uint64_t by)
+{
+	int ret = 0;
+
+	while (n && !ret) {
+		uint64_t k = BLK_MIN(n, PAGE_MASK + 1 - (from & PAGE_MASK));
+
+		if (from >= r->n || k > r->n - from)
+			return -ERANGE;
+		ret = add_in_page(r, from, (uint32_t)k, by);
+		from += k;
+		n -= k;
+	}
+	return ret;
 }
 
 uint64_t blk_refs_end(const struct blk_refs *r)

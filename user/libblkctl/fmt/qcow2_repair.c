@@ -23,12 +23,16 @@
  * @end: one more than the last cluster that is referred to, or of a file:
  *       what lies behind it is free for new refcount blocks
  * @again: the refcount table has moved: everything has to be counted anew
+ * @how: what is wanted
+ * @touched: the image may have changed
  */
 struct repair {
 	struct blk_check c;
 	struct blk_qcow2 *q;
 	uint64_t end;
 	bool again;
+	const struct blk_repair *how;
+	bool touched;
 };
 
 static uint64_t block_size(const struct blk_qcow2 *q)
@@ -136,7 +140,8 @@ static int lower_block(struct repair *r, uint64_t idx, struct blk_slot *s)
 		uint64_t c = (idx << q->rb_bits) + i;
 		uint64_t refs = blk_refs_get(&r->c.refs, c);
 
-		if (blk_refcount_get(s->buf, q->h.refcount_order, i) <= refs)
+		if (blk_refcount_get(s->buf, q->h.refcount_order, i) <= refs ||
+		    (refs && r->how->no_copied))
 			continue;
 		if (q->n_freed == BLK_MAX_FREED) {
 			int ret = blk_release_settle(q);
@@ -191,25 +196,28 @@ static int clear_dirty(struct blk_qcow2 *q)
 static int fix(struct repair *r)
 {
 	struct blk_qcow2 *q = r->q;
-	int ret = raise(r);
+	int ret;
 
+	r->touched = true;
+	ret = r->how->leaks_only ? 0 : raise(r);
 	if (ret < 0)
 		return blk_q_io_error(q, r->c.e, ret, "raise refcounts");
 	if (r->again)
 		return 0;
-	ret = blk_check_copied(&r->c, true);
+	ret = r->how->no_copied ? 0 : blk_check_copied(&r->c, true);
 	if (ret < 0)
 		return ret;
 	ret = lower(r);
 	if (ret < 0)
 		return blk_q_io_error(q, r->c.e, ret, "lower refcounts");
-	ret = clear_dirty(q);
+	ret = r->how->keep_dirty ? 0 : clear_dirty(q);
 	return ret < 0 ? blk_q_io_error(q, r->c.e, ret, "write the header") : 0;
 }
 
-static int attempt(struct blk_qcow2 *q, bool *again, struct blk_error *e)
+static int attempt(struct blk_qcow2 *q, const struct blk_repair *how,
+		   bool *again, bool *touched, struct blk_error *e)
 {
-	struct repair r = { .q = q };
+	struct repair r = { .q = q, .how = how };
 	int ret;
 
 	blk_alloc_forget(q);
@@ -230,19 +238,31 @@ static int attempt(struct blk_qcow2 *q, bool *again, struct blk_error *e)
 	}
 	blk_check_free(&r.c);
 	*again = r.again;
+	*touched |= r.touched;
+	return ret;
+}
+
+int blk_repair_refcounts(struct blk_qcow2 *q, const struct blk_repair *how,
+			 bool *touched, struct blk_error *e)
+{
+	bool again = true;
+	int ret = 0;
+
+	*touched = false;
+	q->repairing = true;
+	while (again && !ret)
+		ret = attempt(q, how, &again, touched, e);
+	q->repairing = false;
+	blk_alloc_forget(q);	/* its end and its hint were for the repair */
 	return ret;
 }
 
 int blk_repair_now(struct blk_qcow2 *q, struct blk_error *e)
 {
-	bool again = true;
-	int ret = 0;
+	static const struct blk_repair all;
+	bool touched;
+	int ret = blk_repair_refcounts(q, &all, &touched, e);
 
-	q->repairing = true;
-	while (again && !ret)
-		ret = attempt(q, &again, e);
-	q->repairing = false;
-	blk_alloc_forget(q);	/* its end and its hint were for the repair */
 	if (ret == -EUCLEAN)
 		blk_error_hint(e, "\"qemu-img check -r all\" may be able to repair it; make a copy first");
 	return ret;

@@ -63,7 +63,7 @@ static int window_fill(struct window *w, uint64_t need, const uint8_t **p,
 static int walk_snapshot(struct window *w, blk_snap_fn fn, void *opaque,
 			 struct blk_error *e)
 {
-	struct blk_snap s;
+	struct blk_snap s = { 0 };
 	const uint8_t *p;
 	const char *why;
 	uint64_t len;
@@ -72,11 +72,14 @@ static int walk_snapshot(struct window *w, blk_snap_fn fn, void *opaque,
 	if (ret < 0)
 		return blk_q_io_error(w->q, e, ret, "read the snapshot table");
 	why = blk_snap_parse(p, len, &w->q->h, &s);
+	if (w->q->lenient && s.bytes)
+		why = NULL;
 	if (!why && s.bytes > w->limit - w->pos)
 		why = "the snapshot table is too large";
 	if (why)
 		return blk_q_corrupt(w->q, e, why);
-	w->referred += (uint64_t)s.l1_size * 8;
+	if (s.l1_size <= QCOW2_MAX_L1_BYTES / 8)
+		w->referred += (uint64_t)s.l1_size * 8;
 	if (w->referred > MAX_L1_BYTES)
 		return blk_q_corrupt(w->q, e,
 				     "the L1 tables of the snapshots are too large");

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * The refcounts of an image that is checked: which of them are 1, whether the
+ * structures that hold them can be trusted, and what differs from the
+ * references.
+ *
+ * Owns nothing; must not write.  Locking: no other thread runs.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fmt/qcow2_audit_int.h"
+
+/* Can refcounts be read from that block?  0: there is none */
+static int can_read(const struct audit *a, uint64_t idx)
+{
+	uint64_t v = idx < a->q->rt_n ? a->q->rt[idx] &
+		QCOW2_REFTABLE_OFFSET_MASK : 0;
+
+	if (v & (a->q->cs - 1) || v > INT64_MAX - a->q->cs)
+		return -EINVAL;
+	return v != 0;
+}
+
+static int read_block(struct audit *a, uint64_t idx, uint8_t *buf)
+{
+	uint64_t off = a->q->rt[idx] & QCOW2_REFTABLE_OFFSET_MASK;
+
+	if (off >= (uint64_t)a->file_len) {
+		memset(buf, 0, a->q->cs);
+		return 0;
+	}
+	return blk_file_read(a->q->f, buf, a->q->cs, off);
+}
+
+int audit_single(const struct audit *a, uint64_t cluster)
+{
+	if (can_read(a, cluster >> a->q->rb_bits) < 0)
+		return -1;
+	if (cluster >= a->limit)
+		return 0;
+	return a->single[cluster / 64] >> (cluster % 64) & 1;
+}
+
+static uint64_t blocks(const struct audit *a)
+{
+	return ((a->limit - 1) >> a->q->rb_bits) + 1;
+}
+
+static int load_block(struct audit *a, uint64_t idx, uint8_t *buf)
+{
+	struct blk_qcow2 *q = a->q;
+	uint64_t first = idx << q->rb_bits;
+	uint64_t n = BLK_MIN(1ULL << q->rb_bits, a->limit - first);
+	int ret = read_block(a, idx, buf);
+
+	if (ret < 0)
+		return blk_q_io_error(q, a->e, ret, "read the refcounts");
+	for (uint64_t i = 0; i < n; i++)
+		if (blk_refcount_get(buf, q->h.refcount_order, i) == 1)
+			a->single[(first + i) / 64] |= 1ULL << (first + i) % 64;
+	return 0;
+}
+
+int audit_load_single(struct audit *a)
+{
+	uint8_t *buf blk_auto_free = NULL;
+	int ret = 0;
+
+	if (posix_memalign((void **)&buf, 4096, BLK_MAX(a->q->cs, 4096U)))
+		return -ENOMEM;
+	for (uint64_t i = 0; i < BLK_MIN(blocks(a), a->q->rt_n) && !ret; i++)
+		if (can_read(a, i) > 0)
+			ret = load_block(a, i, buf);
+	return ret;
+}
+
+static void damaged(struct audit *a, uint64_t idx, const char *why)
+{
+	audit_say(a, BLK_AUDIT_CORRUPTION, 1,
+		  a->q->h.refcount_table_offset + idx * 8, 0,
+		  "refcount table entry 0x%llx: the block %s",
+		  (unsigned long long)a->q->rt[idx], why);
+	a->out->rebuild = true;
+}
+
+static int count_block(struct audit *a, uint64_t idx)
+{
+	uint64_t v = a->q->rt[idx];
+	uint64_t off = v & QCOW2_REFTABLE_OFFSET_MASK;
+	uint64_t c = off >> a->q->h.cluster_bits;
+	int ret;
+
+	if (v & ~QCOW2_REFTABLE_OFFSET_MASK)
+		damaged(a, idx, "has reserved bits");
+	else if (off & (a->q->cs - 1))
+		damaged(a, idx, "is not aligned");
+	else if (c >= a->clusters)
+		damaged(a, idx, "is outside the file");
+	else {
+		ret = blk_refs_add(&a->refs, c, 1);
+		if (ret < 0)
+			return ret;
+		if (blk_refs_get(&a->refs, c) != 1)
+			damaged(a, idx, "is used for something else, too");
+	}
+	return 0;
+}
+
+int audit_blocks(struct audit *a)
+{
+	int ret = 0;
+
+	a->out->rebuild |= !a->q->rt_n;
+	for (uint64_t i = 0; i < a->q->rt_n && !ret; i++)
+		if (a->q->rt[i])
+			ret = count_block(a, i);
+	return ret;
+}
+
+/**
+ * struct span - clusters in a row with the same thing wrong
+ */
+struct span {
+	uint64_t first, n, rc, refs;
+};
+
+static void end_span(struct audit *a, struct span *s)
+{
+	uint32_t bits = a->q->h.cluster_bits;
+
+	if (s->n)
+		audit_say(a, s->rc > s->refs ? BLK_AUDIT_LEAK :
+			  BLK_AUDIT_CORRUPTION, s->n, s->first << bits,
+			  s->n << bits, "%s %llu%s: refcount %llu, references %llu",
+			  s->n > 1 ? "clusters from" : "cluster",
+			  (unsigned long long)s->first, s->rc > s->refs ?
+			  " leaked" : "", (unsigned long long)s->rc,
+			  (unsigned long long)s->refs);
+	s->n = 0;
+}
+
+static void differs(struct audit *a, struct span *s, uint64_t c, uint64_t rc,
+		    uint64_t refs)
+{
+	if (!s->n || s->first + s->n != c || s->rc != rc || s->refs != refs) {
+		end_span(a, s);
+		*s = (struct span){ .first = c, .rc = rc, .refs = refs };
+	}
+	s->n++;
+}
+
+/* More references than the refcounts can say: each is counted. */
+static uint64_t clamp(struct audit *a, uint64_t c, uint64_t refs)
+{
+	uint64_t max = blk_refcount_max(a->q->h.refcount_order);
+
+	if (refs <= max)
+		return refs;
+	audit_say(a, BLK_AUDIT_CORRUPTION, refs - max,
+		  c << a->q->h.cluster_bits, a->q->cs,
+		  "cluster %llu has %llu references, more than refcounts of %u bits can say",
+		  (unsigned long long)c, (unsigned long long)refs,
+		  1U << a->q->h.refcount_order);
+	return max;
+}
+
+/* @buf: the refcounts; NULL: all are 0 */
+static void compare_block(struct audit *a, uint64_t idx, const uint8_t *buf,
+			  uint64_t end, uint64_t *last)
+{
+	uint32_t order = a->q->h.refcount_order;
+	uint64_t first = idx << a->q->rb_bits;
+	struct span s = { 0 };
+
+	for (uint64_t c = first; c < end; c++) {
+		uint64_t refs = clamp(a, c, blk_refs_get(&a->refs, c));
+		uint64_t rc = buf ? blk_refcount_get(buf, order, c - first) :
+			0;
+
+		if (rc || refs)
+			*last = c;
+		if (rc != refs)
+			differs(a, &s, c, rc, refs);
+	}
+	end_span(a, &s);
+}
+
+static int compare_one(struct audit *a, uint64_t idx, uint8_t *buf,
+		       uint64_t all, uint64_t *last)
+{
+	uint64_t first = idx << a->q->rb_bits;
+	uint64_t end = BLK_MIN(first + (1ULL << a->q->rb_bits), all);
+	int can = can_read(a, idx), ret;
+
+	if (can < 0) {
+		audit_say(a, BLK_AUDIT_ERROR, end - first,
+			  first << a->q->h.cluster_bits,
+			  (end - first) << a->q->h.cluster_bits,
+			  "refcounts that cannot be read");
+		return 0;
+	}
+	if (!can) {
+		if (blk_refs_any(&a->refs, first, end))
+			compare_block(a, idx, NULL, end, last);
+		return 0;
+	}
+	ret = read_block(a, idx, buf);
+	if (ret < 0)
+		return blk_q_io_error(a->q, a->e, ret, "read the refcounts");
+	compare_block(a, idx, buf, end, last);
+	return 0;
+}
+
+int audit_compare(struct audit *a)
+{
+	uint8_t *buf blk_auto_free = NULL;
+	uint64_t all = BLK_MAX(a->clusters, blk_refs_end(&a->refs));
+	uint64_t last = 0;
+	int ret = 0;
+
+	if (posix_memalign((void **)&buf, 4096, BLK_MAX(a->q->cs, 4096U)))
+		return -ENOMEM;
+	for (uint64_t i = 0; i << a->q->rb_bits < all && !ret; i++)
+		ret = audit_stopped(a) ? -ECANCELED :
+			compare_one(a, i, buf, all, &last);
+	a->out->image_end = (last + 1) << a->q->h.cluster_bits;
+	return ret;
+}

@@ -10,6 +10,8 @@
 #include "fmt/luks.h"
 #include "img/image.h"
 
+struct blk_remap;
+
 /**
  * struct img_table - one L2 table in memory, as on disk
  * @at: where it is in the file, 0: this place is free
@@ -31,6 +33,8 @@ struct img_table {
  * @l1, @l1_n: host byte order: the active table, or a snapshot's
  * @sparse: much of what is mapped has no place in the file: looking is worth it
  * @lock: protects what is behind it
+ * @remap: once something was written: has the newest tables
+ * @write_lock: of who writes, taken before @lock
  */
 struct blk_img {
 	char *name;
@@ -51,6 +55,8 @@ struct blk_img {
 	struct img_table *table;
 	size_t n_tables;
 	uint64_t clock;
+	struct blk_remap *remap;
+	pthread_mutex_t write_lock;
 };
 
 /**
@@ -105,6 +111,9 @@ void img_decrypt(const struct blk_luks_key *k, uint64_t host, void *buf,
 		 size_t len);
 void img_encrypt(const struct blk_luks_key *k, uint64_t host, void *buf,
 		 size_t len);
+
+/* write.c: what was written becomes durable, and the reserve goes back */
+int img_write_end(struct blk_img *m, struct blk_error *e);
 
 int img_no_memory(struct blk_error *e);
 /* "cannot WHAT 'path': why"; returns @err */

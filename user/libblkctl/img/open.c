@@ -256,6 +256,7 @@ static int open_node(struct opener *o, const struct img_node *n,
 		return img_no_memory(e);
 	*slot = m;
 	pthread_mutex_init(&m->lock, NULL);
+	pthread_mutex_init(&m->write_lock, NULL);
 	m->flags = flags;
 	m->name = strdup(n->filename);
 	if (!m->name)
@@ -308,7 +309,8 @@ int blk_img_close(struct blk_img *m, struct blk_error *e)
 
 	if (!m)
 		return 0;
-	if (m->flags & BLK_IMG_WRITE && !(m->flags & BLK_IMG_UNSAFE)) {
+	rc = img_write_end(m, e);
+	if (!rc && m->flags & BLK_IMG_WRITE && !(m->flags & BLK_IMG_UNSAFE)) {
 		if (m->data)
 			rc = blk_file_flush(m->data);
 		if (!rc)

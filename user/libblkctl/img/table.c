@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fmt/remap.h"
 #include "img/img_int.h"
 
 #define CACHE_BYTES	(8U << 20)
@@ -126,6 +127,10 @@ int img_table_get(struct blk_img *m, uint64_t off, const uint8_t **out,
 
 	*out = NULL;
 	at = index < m->l1_n ? m->l1[index] : 0;
+	if (m->remap)
+		*out = blk_remap_peek(m->remap, off, &at);
+	if (*out)
+		return 0;
 	why = qcow2_l1_check(at, m->h.cluster_bits, UINT64_MAX);
 	if (why)
 		return blk_error_set(e, BLK_ERR_FAILED, EUCLEAN,

@@ -210,8 +210,10 @@ void image_targets_keep(void);
 /* The verbs (image.c) */
 extern const struct verb verb_image_amend;
 extern const struct verb verb_image_check;
+extern const struct verb verb_image_commit;
 extern const struct verb verb_image_compact;
 extern const struct verb verb_image_compare;
+extern const struct verb verb_image_rebase;
 extern const struct verb verb_image_resize;
 
 #endif

@@ -139,5 +139,11 @@ int blk_img_write_compressed(struct blk_img *m, const void *data, size_t size,
 int blk_img_compress(const struct blk_img *m, const void *cluster, size_t len,
 		     void *out, size_t *size);
 int blk_img_flush(struct blk_img *m, struct blk_error *e);
+/*
+ * Flushes, and lets go of the tables and of all space in reserve: blk_qcow2_*
+ * functions may change the image then, and nothing may be read or written after
+ * them.
+ */
+int blk_img_settle(struct blk_img *m, struct blk_error *e);
 
 #endif

@@ -26,6 +26,8 @@ static int begin(struct blk_img *m, struct blk_error *e)
 	if (m->remap || !m->q)
 		return 0;
 	ret = blk_qcow2_repair(m->q, &repaired, e);
+	if (!ret)	/* nothing here tells bitmaps what is written */
+		ret = blk_qcow2_bitmaps_begin(m->q, false, e);
 	if (!ret)
 		ret = blk_remap_open(m->q, m->data ? m->data : m->file,
 				     &m->remap, e);
@@ -403,6 +405,15 @@ int blk_img_flush(struct blk_img *m, struct blk_error *e)
 	if (ret < 0)
 		return img_io_error(m->file, ret, "flush", e);
 	return m->remap ? settle(m, e) : 0;
+}
+
+int blk_img_settle(struct blk_img *m, struct blk_error *e)
+{
+	int ret = blk_img_flush(m, e), rc;
+
+	blk_guard_mutex(&m->write_lock);
+	rc = img_write_end(m, ret ? NULL : e);
+	return ret ? ret : rc;
 }
 
 int img_write_end(struct blk_img *m, struct blk_error *e)

@@ -42,6 +42,7 @@ equal "strict: longer" -s a.qcow2 longer.qcow2
 cp longer.qcow2 more.qcow2
 qemu-io -f qcow2 -c 'write -P 4 19M 1k' more.qcow2 >/dev/null
 equal "longer, by data" a.qcow2 more.qcow2
+equal "longer, and a byte before" b.qcow2 longer.qcow2
 equal "strict: the same" -s a.qcow2 a.qcow2
 cp a.qcow2 zero.qcow2 && qemu-io -f qcow2 -c 'write -z 4M 1M' zero.qcow2 >/dev/null
 equal "zeroes are a hole" a.qcow2 zero.qcow2

@@ -179,7 +179,10 @@ static void print(const struct compare *c)
 		out_document(c->r->cli, "compare", doc);
 		return;
 	}
-	if (c->verdict != SIZES && c->size[0] != c->size[1])
+	/* as long as they are the same that far */
+	if (c->verdict != SIZES && c->size[0] != c->size[1] &&
+	    (c->verdict == SAME || c->at >= c->size[0] ||
+	     c->at >= c->size[1]))
 		image_say(c->r, "Warning: Image size mismatch!\n");
 	if (c->verdict == SAME)
 		image_say(c->r, "Images are identical.\n");

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # make                 the kernel module for KVER, and the userspace
-# make module user     one of the two; CC=clang SAN=1 DEBUG=1 STOP_POINTS=1 choose
-#                      variants
+# make module user     one of the two; CC=clang SAN=1 TSAN=1 DEBUG=1 STOP_POINTS=1
+#                      choose variants
 # make install         DESTDIR=, prefix=/usr, KVER=
 # make dkms            hand the module to DKMS, which follows kernel updates
 # make demo [HOST=1]   the main job, in a guest or on this machine
@@ -60,10 +60,13 @@ PKGS := devmapper libnl-3.0 libnl-genl-3.0 liburing jansson smartcols blkid zlib
 # what unit tests compare with, beyond these
 TEST_PKGS := nettle
 
-U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(STOP_POINTS),-stop)$(if $(COVERAGE),-coverage)
+U := build/user/$(notdir $(CC))$(if $(SAN),-san)$(if $(TSAN),-tsan)$(if $(STOP_POINTS),-stop)$(if $(COVERAGE),-coverage)
 ifdef COVERAGE
 # counters hide from the compiler what it knows of variables
 SANFLAGS := --coverage -fprofile-update=atomic -Wno-maybe-uninitialized
+endif
+ifdef TSAN
+SANFLAGS := -fsanitize=thread -fno-omit-frame-pointer
 endif
 ifdef SAN
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \

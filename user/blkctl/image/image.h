@@ -214,6 +214,8 @@ extern const struct verb verb_image_commit;
 extern const struct verb verb_image_compact;
 extern const struct verb verb_image_compare;
 extern const struct verb verb_image_rebase;
+extern const struct verb verb_image_convert;
+extern const struct verb verb_image_create;
 extern const struct verb verb_image_resize;
 
 #endif

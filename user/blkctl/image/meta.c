@@ -177,12 +177,23 @@ static int size_below(struct blk_file *f, const char *format, uint64_t *size,
 	return ret;
 }
 
+int meta_file_size(const char *path, const char *format, uint64_t *size,
+		   struct blk_error *e)
+{
+	struct blk_file *f = NULL;
+	int ret = blk_file_open(path, BLK_FILE_BUFFERED_OK, &f, e);
+
+	if (!ret)
+		ret = size_below(f, format, size, e);
+	blk_file_close(f);
+	return ret;
+}
+
 int meta_backing_size(const struct meta *m, uint64_t *size,
 		      struct blk_error *e)
 {
 	const char *name = m->q ? blk_qcow2_backing_file(m->q) : NULL;
 	char *path blk_auto_free = NULL;
-	struct blk_file *f = NULL;
 	int ret;
 
 	*size = 0;
@@ -192,11 +203,8 @@ int meta_backing_size(const struct meta *m, uint64_t *size,
 	if (!path)
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
-	ret = blk_file_open(path, BLK_FILE_BUFFERED_OK, &f, e);
-	if (!ret)
-		ret = size_below(f, blk_qcow2_backing_format(m->q), size, e);
+	ret = meta_file_size(path, blk_qcow2_backing_format(m->q), size, e);
 	if (ret < 0)
 		blk_error_prefix(e, "the backing file of '%.160s'", m->name);
-	blk_file_close(f);
 	return ret;
 }

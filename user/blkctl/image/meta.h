@@ -44,6 +44,17 @@ int meta_size(const struct meta *m, uint64_t *size, struct blk_error *e);
 /* Of the backing file's disk; 0: there is none */
 int meta_backing_size(const struct meta *m, uint64_t *size,
 		      struct blk_error *e);
+/* rawfile.c: "off", "metadata", ... as in the options; NULL: off */
+enum blk_prealloc image_prealloc(const char *name);
+/*
+ * rawfile.c: another size for a raw file, durably; METADATA is like OFF.  On
+ * failure it has its old size.  A device must be large enough.
+ */
+int image_resize_file(struct blk_file *f, uint64_t size,
+		      enum blk_prealloc how, struct blk_error *e);
+/* Of the disk in a file; @format NULL: by its magic */
+int meta_file_size(const char *path, const char *format, uint64_t *size,
+		   struct blk_error *e);
 /* The path of a file that the header names; malloc'ed; NULL: no memory */
 char *meta_resolve(const struct meta *m, const char *name);
 

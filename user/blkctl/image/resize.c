@@ -5,16 +5,12 @@
  * Owns the order: a data file is large enough before the image says so.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/be.h"
 #include "image/image.h"
 #include "image/meta.h"
-
-#define ZEROES	(1U << 20)
 
 struct resize_args {
 	const char *file;
@@ -48,62 +44,7 @@ static const struct opt resize_opts[] = {
 
 static enum blk_prealloc mode_of(const struct resize_args *a)
 {
-	static const char *const names[] = {
-		"off", "metadata", "falloc", "full",
-	};
-
-	for (size_t i = 0; a->preallocation && i < BLK_COUNT(names); i++)
-		if (!strcmp(a->preallocation, names[i]))
-			return (enum blk_prealloc)i;
-	return BLK_PREALLOC_OFF;
-}
-
-static int failed(const struct blk_file *f, int ret, struct blk_error *e)
-{
-	return ret ? blk_error_set(e, BLK_ERR_FAILED, -ret,
-				   "cannot change the size of '%s': %s",
-				   f->path, strerror(-ret)) : 0;
-}
-
-static int write_zeroes(struct blk_file *f, uint64_t from, uint64_t to)
-{
-	void *buf;
-	int ret = 0;
-
-	if (posix_memalign(&buf, 4096, ZEROES))
-		return -ENOMEM;
-	memset(buf, 0, ZEROES);
-	for (; from < to && !ret; from += BLK_MIN(to - from, ZEROES))
-		ret = blk_file_write(f, buf, BLK_MIN(to - from, ZEROES), from);
-	free(buf);
-	return ret;
-}
-
-/* A raw file: an image, or an image's data */
-static int resize_file(struct blk_file *f, uint64_t size,
-		       enum blk_prealloc how, struct blk_error *e)
-{
-	int64_t old = blk_file_size(f);
-	int ret = 0;
-
-	if (f->is_bdev)
-		return (uint64_t)old >= size ? 0 :
-			blk_error_set(e, BLK_ERR_FAILED, ENOSPC,
-				      "'%s' is a device of %" PRId64 " bytes and cannot be made larger",
-				      f->path, old);
-	if (old < 0)
-		return failed(f, (int)old, e);
-	if ((uint64_t)old < size && how == BLK_PREALLOC_FALLOC)
-		ret = -posix_fallocate(f->fd, old, (off_t)(size - old));
-	else if ((uint64_t)old < size && how == BLK_PREALLOC_FULL)
-		ret = write_zeroes(f, old, size);
-	if (!ret)
-		ret = blk_file_truncate(f, size);
-	else
-		blk_file_truncate(f, old);
-	if (!ret)
-		ret = blk_file_flush(f);
-	return failed(f, ret, e);
+	return image_prealloc(a->preallocation);
 }
 
 static int resize_qcow2(struct meta *m, const struct resize_args *a,
@@ -118,11 +59,11 @@ static int resize_qcow2(struct meta *m, const struct resize_args *a,
 	if (!ret)
 		ret = meta_open_data(m, e);
 	if (!ret && m->data && size > old)
-		ret = resize_file(m->data, size, how, e);
+		ret = image_resize_file(m->data, size, how, e);
 	if (!ret)
 		ret = blk_qcow2_resize(m->q, size, a->shrink, below, e);
 	if (!ret && m->data && size < old && blk_qcow2_data_file_raw(m->q))
-		ret = resize_file(m->data, size, BLK_PREALLOC_OFF, e);
+		ret = image_resize_file(m->data, size, BLK_PREALLOC_OFF, e);
 	if (!ret && size > old)
 		ret = blk_qcow2_preallocate(m->q, old, size, how, e);
 	return ret;
@@ -165,7 +106,7 @@ static int resize(struct meta *m, const struct resize_args *a,
 	if (ret < 0)
 		return ret;
 	return m->q ? resize_qcow2(m, a, *size, e) :
-		resize_file(m->f, *size, mode_of(a), e);
+		image_resize_file(m->f, *size, mode_of(a), e);
 }
 
 static int work(struct image_run *r, const struct resize_args *a,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Opening the LUKS header of a qcow2 image, by libcryptsetup.
+ * The LUKS header of a qcow2 image: opening it, and making a new one, by
+ * libcryptsetup.
  *
  * Owns: a copy of the header in memory (memfd), which is all that the library
  * is shown; what it may be asked to do is checked before.
@@ -194,6 +195,27 @@ static int check_header(struct blk_qcow2 *q, uint8_t *h, uint64_t *need,
 	return why ? blk_q_corrupt(q, e, why) : check_cipher(q, h, e);
 }
 
+static int no_memory_file(struct blk_error *e)
+{
+	return blk_error_set(e, BLK_ERR_FAILED, errno ? errno : EIO,
+			     "cannot keep a LUKS header in memory: %s",
+			     strerror(errno));
+}
+
+/* An empty one; the descriptor, or -errno */
+static int memory_file(struct blk_error *e)
+{
+	int fd = memfd_create("luks-header", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return no_memory_file(e);
+	/* the library wants whole MiB, for keys that are not there */
+	if (!ftruncate(fd, (off_t)MATERIAL_MAX))
+		return fd;
+	close(fd);
+	return no_memory_file(e);
+}
+
 /*
  * A file of its own for the header; the descriptor, or -errno.  @h: the part
  * that was checked, for the image may say something else by now.
@@ -213,16 +235,10 @@ static int copy_header(struct blk_qcow2 *q, const uint8_t *h, uint64_t len,
 		return blk_q_io_error(q, e, ret, "read the LUKS header");
 	}
 	memcpy(buf, h, LUKS_HEADER);
-	fd = memfd_create("luks-header", MFD_CLOEXEC);
-	/* the library wants whole MiB, for keys that are not there */
-	if (fd < 0 || ftruncate(fd, (off_t)MATERIAL_MAX) ||
-	    pwrite(fd, buf, len, 0) != (ssize_t)len) {
-		ret = blk_error_set(e, BLK_ERR_FAILED, errno ? errno : EIO,
-				    "cannot keep a LUKS header in memory: %s",
-				    strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		fd = ret;
+	fd = memory_file(e);
+	if (fd >= 0 && pwrite(fd, buf, len, 0) != (ssize_t)len) {
+		close(fd);
+		fd = no_memory_file(e);
 	}
 	free(buf);
 	return fd;
@@ -257,7 +273,8 @@ static void library_close(struct library *l)
 	pthread_mutex_unlock(&handles);
 }
 
-static int library_open(struct library *l, int fd)
+/* @load: there is a header in the file */
+static int library_open(struct library *l, int fd, bool load)
 {
 	char path[32];
 	int ret = 0;
@@ -270,10 +287,10 @@ static int library_open(struct library *l, int fd)
 	}
 	if (!ret)
 		ret = crypt_init(&l->cd, path);
-	if (!ret) {
+	if (!ret)
 		crypt_set_log_callback(l->cd, listen_to, l);
+	if (!ret && load)
 		ret = crypt_load(l->cd, CRYPT_LUKS1, NULL);
-	}
 	pthread_mutex_unlock(&handles);
 	if (ret && l->cd)
 		library_close(l);
@@ -321,7 +338,7 @@ int blk_luks_unlock(struct blk_qcow2 *q, const void *passphrase, size_t len,
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
 	}
-	ret = library_open(&l, fd);
+	ret = library_open(&l, fd, true);
 	if (ret) {
 		ret = library_error(q, &l, ret, e);
 	} else {
@@ -333,6 +350,75 @@ int blk_luks_unlock(struct blk_qcow2 *q, const void *passphrase, size_t len,
 		blk_luks_free(*out);
 		*out = NULL;
 	}
+	return ret;
+}
+
+/*
+ * A new header
+ */
+
+static int format(struct library *l, const struct blk_luks_new *n)
+{
+	/* the data is elsewhere: the header alone, in one piece */
+	struct crypt_params_luks1 params = {
+		.hash = n->hash,
+		.data_alignment = 1,
+	};
+	int ret = crypt_format(l->cd, CRYPT_LUKS1, n->cipher, n->mode, NULL,
+			       NULL, n->key_bytes, &params);
+
+	if (ret)
+		return ret;
+	crypt_set_iteration_time(l->cd, n->iter_ms ? n->iter_ms : 2000);
+	ret = crypt_keyslot_add_by_volume_key(l->cd, 0, NULL, n->key_bytes,
+					      n->passphrase,
+					      n->passphrase_len);
+	return ret < 0 ? ret : 0;
+}
+
+static int format_error(const struct blk_luks_new *n, const struct library *l,
+			int err, struct blk_error *e)
+{
+	return blk_error_set(e, BLK_ERR_FAILED,
+			     err == -EINVAL ? ENOTSUP : -err,
+			     "cannot make a LUKS header for %s-%s, %s: %s",
+			     n->cipher, n->mode, n->hash,
+			     l->said[0] ? l->said : strerror(-err));
+}
+
+static int read_back(struct library *l, int fd, uint8_t **header,
+		     uint64_t *len, struct blk_error *e)
+{
+	*len = crypt_get_data_offset(l->cd) * 512;
+	if (*len < LUKS_HEADER || *len > MATERIAL_MAX)
+		return blk_error_set(e, BLK_ERR_FAILED, EIO,
+				     "the new LUKS header has an odd size: %llu bytes",
+				     (unsigned long long)*len);
+	*header = malloc(*len);
+	if (!*header || pread(fd, *header, *len, 0) != (ssize_t)*len)
+		return no_memory_file(e);
+	return 0;
+}
+
+int blk_luks_format(const struct blk_luks_new *n, uint8_t **header,
+		    uint64_t *len, struct blk_error *e)
+{
+	struct library l = { 0 };
+	int fd = memory_file(e), ret;
+
+	*header = NULL;
+	if (fd < 0)
+		return fd;
+	ret = library_open(&l, fd, false);
+	if (ret) {
+		close(fd);
+		return format_error(n, &l, ret, e);
+	}
+	ret = format(&l, n);
+	ret = ret ? format_error(n, &l, ret, e) :
+		read_back(&l, fd, header, len, e);
+	library_close(&l);
+	close(fd);
 	return ret;
 }
 

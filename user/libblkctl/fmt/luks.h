@@ -38,6 +38,33 @@ struct blk_luks_key {
  */
 int blk_luks_unlock(struct blk_qcow2 *q, const void *passphrase, size_t len,
 		    struct blk_luks_key **out, struct blk_error *e);
+
+/**
+ * struct blk_luks_new - a header to be made
+ * @cipher, @mode: as device-mapper's crypt target names them: "aes",
+ *                 "xts-plain64"
+ * @key_bytes: of the data's key: for XTS two keys' length
+ * @hash: for passphrases, "sha256"
+ * @iter_ms: milliseconds that one guess at the passphrase shall take; 0: 2000
+ */
+struct blk_luks_new {
+	const char *cipher;
+	const char *mode;
+	const char *hash;
+	size_t key_bytes;
+	unsigned int iter_ms;
+	const void *passphrase;
+	size_t passphrase_len;
+};
+
+/**
+ * blk_luks_format - a LUKS header (version 1) with a new random key
+ * @header: malloc'ed; with all key slots, of which the first has the passphrase
+ * Return: -ENOTSUP: a cipher, mode or hash that nobody here has
+ */
+int blk_luks_format(const struct blk_luks_new *n, uint8_t **header,
+		    uint64_t *len, struct blk_error *e);
+
 void blk_luks_free(struct blk_luks_key *key);		/* NULL is fine */
 struct blk_luks_key *blk_luks_dup(const struct blk_luks_key *key);
 

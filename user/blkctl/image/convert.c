@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * blkctl image convert: a copy of disks, in another format or with other
+ * options.
+ *
+ * Owns the order: sources are opened and everything is checked before the
+ * target is made; a target that is not complete goes again.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "image/create.h"
+#include "image/image.h"
+#include "img/copy.h"
+
+#define SPARSE_DEFAULT	4096U
+#define THREADS_DEFAULT	8U
+#define RAW_UNIT	65536U
+
+struct convert_args {
+	struct image_common common;
+	struct opt_list files;
+	const char *target_format;
+	struct opt_list options;
+	const char *snapshot;
+	const char *backing;
+	const char *backing_format;
+	const char *sparse;
+	struct opt_number threads;
+	bool compress;
+	bool no_create;
+	bool any_order;
+};
+
+#define ARG(field) .offset = offsetof(struct convert_args, field)
+
+static const struct opt convert_opts[] = {
+	IMAGE_OPT_FORMAT(struct convert_args, common),
+	{ OPT_STRING, 'O', "target-format", "FORMAT",
+	  "format of the copy, default raw", .words = IMAGE_FORMATS,
+	  ARG(target_format) },
+	{ OPT_LIST, 'o', "options", "KEY=VALUE,...",
+	  "options of the copy; -o help lists them", ARG(options) },
+	{ OPT_FLAG, 'c', "compress", NULL, "compress it", ARG(compress) },
+	{ OPT_STRING, 'l', "snapshot", "SNAPSHOT",
+	  "copy what is in an internal snapshot", ARG(snapshot) },
+	{ OPT_STRING, 'B', "backing", "FILE",
+	  "what the copy has below it: only what differs is copied",
+	  .complete = OPT_COMPLETE_FILE, ARG(backing) },
+	{ OPT_STRING, 'F', "backing-format", "FORMAT", "format of that",
+	  .words = IMAGE_FORMATS, ARG(backing_format) },
+	{ OPT_STRING, 'S', "sparse-size", "SIZE",
+	  "zeroes of that size are not written, default 4k; 0: all are",
+	  ARG(sparse) },
+	{ OPT_NUMBER, 'm', "parallel", "N", "threads, default 8",
+	  .max = 16, ARG(threads) },
+	{ OPT_FLAG, 'n', "no-create", NULL, "the target is there already",
+	  ARG(no_create) },
+	{ OPT_FLAG, 'W', "oob-writes", NULL,
+	  "write in any order: faster, and more scattered", ARG(any_order) },
+	IMAGE_OPT_IMAGE_OPTS(struct convert_args, common),
+	IMAGE_OPT_OBJECT(struct convert_args, common),
+	IMAGE_OPT_CACHE(struct convert_args, common),
+	IMAGE_OPT_SOURCE_CACHE(struct convert_args, common),
+	IMAGE_OPT_SHARE(struct convert_args, common),
+	IMAGE_OPT_PROGRESS(struct convert_args, common),
+	IMAGE_OPT_QUIET(struct convert_args, common),
+	IMAGE_OPT_OUTPUT(struct convert_args, common),
+	{ OPT_ARGS, 0, "SOURCE... TARGET", NULL, "images, and their copy",
+	  .complete = OPT_COMPLETE_FILE, ARG(files) },
+	{}
+};
+
+/* One run */
+struct job {
+	struct image_run *r;
+	const struct convert_args *a;
+	const char *path;		/* of the target */
+	bool qcow2;
+	json_t *options;
+	struct blk_img **src;
+	size_t n_src;
+	struct blk_img *target;
+	struct blk_copy copy;
+};
+
+static int usage(struct blk_error *e, const char *what)
+{
+	return blk_error_set(e, BLK_ERR_USAGE, EINVAL, "%s", what);
+}
+
+static int check_args(const struct job *j, struct blk_error *e)
+{
+	const struct convert_args *a = j->a;
+	const char *prealloc = image_key_str(j->options, "preallocation");
+
+	if (a->files.n < 2)
+		return usage(e, "a source and a target are needed");
+	if (a->backing && (!j->qcow2 || a->files.n != 2))
+		return usage(e, "-B is for one source and a qcow2 target");
+	if (a->backing && !a->backing_format)
+		return usage(e, "-B needs the format of that file: -F");
+	if (a->compress && !j->qcow2)
+		return usage(e, "-c is for qcow2 targets");
+	if (a->snapshot && a->files.n != 2)
+		return usage(e, "-l is for one source");
+	if (a->no_create && a->options.n)
+		return usage(e, "-n and -o exclude each other");
+	if (j->qcow2 && prealloc && strcmp(prealloc, "off"))
+		return usage(e, "a copy in qcow2 cannot be preallocated");
+	return 0;
+}
+
+static int open_sources(struct job *j, struct blk_error *e)
+{
+	unsigned int flags = image_flags(j->r, false);
+	size_t i, n = j->a->files.n - 1;
+	int rc = 0;
+
+	j->src = calloc(n, sizeof(*j->src));
+	if (!j->src)
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	for (i = 0; !rc && i < n; i++) {
+		rc = image_open(j->r, j->a->files.item[i].value, flags,
+				&j->src[i], e);
+		j->n_src += !rc;
+		if (!rc && j->a->snapshot)
+			rc = blk_img_use_snapshot(j->src[i], j->a->snapshot,
+						  e);
+		if (!rc)
+			j->copy.total += blk_img_size(j->src[i]);
+	}
+	return rc;
+}
+
+/*
+ * The target
+ */
+
+static int make_target(struct job *j, struct blk_error *e)
+{
+	const struct convert_args *a = j->a;
+	struct image_new n;
+	int rc;
+
+	if (a->no_create)
+		return 0;
+	if (a->backing) {
+		json_object_set_new(j->options, "backing_file",
+				    json_string(a->backing));
+		json_object_set_new(j->options, "backing_fmt",
+				    json_string(a->backing_format));
+	}
+	rc = image_new_parse(j->r, j->qcow2 ? "qcow2" : "raw", j->options, &n,
+			     e);
+	if (rc)
+		return rc;
+	image_new_size(&n, image_key_size(j->options, "size", j->copy.total));
+	if (n.q.size < j->copy.total)
+		return usage(e, "the target is smaller than what is copied");
+	rc = image_new_check(&n, e);
+	return rc ? rc : image_new_make(j->path, &n, e);
+}
+
+static int open_target(struct job *j, struct blk_error *e)
+{
+	const char *id = image_key_str(j->options, "encrypt.key-secret");
+	json_auto_t *o = json_pack("{s:s, s:{s:s}, s:n}", "driver",
+				   j->qcow2 ? "qcow2" : "raw", "file",
+				   "filename", j->path, "backing");
+	unsigned int flags = BLK_IMG_WRITE |
+		image_cache_flags(j->a->common.cache, "unsafe");
+	char *text, *name = NULL;
+	int rc;
+
+	if (id)
+		json_object_set_new(o, "encrypt", json_pack("{s:s, s:s}",
+							    "format", "luks",
+							    "key-secret", id));
+	text = json_dumps(o, JSON_COMPACT);
+	if (!text || asprintf(&name, "json:%s", text) < 0)
+		rc = blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				   "'%s' is no name that can be used here",
+				   j->path);
+	else
+		rc = blk_img_open(name, false, NULL, flags, j->r->secrets,
+				  &j->target, e);
+	free(text);
+	free(name);
+	if (!rc && blk_img_size(j->target) < j->copy.total)
+		rc = usage(e, "the target is smaller than what is copied");
+	return rc;
+}
+
+/*
+ * Copying
+ */
+
+static int done(void *opaque, uint64_t n, struct blk_error *e)
+{
+	struct job *j = opaque;
+
+	image_progress_add(j->r, n);
+	return image_interrupted(e);
+}
+
+static void set_up_qcow2(struct job *j)
+{
+	const struct qcow2_header *h =
+		blk_qcow2_header(blk_img_qcow2(j->target));
+
+	j->copy.unit = qcow2_cluster_size(h);
+	j->copy.type = h->compression_type;
+	j->copy.hide = h->backing_file_offset;
+	j->copy.no_zeroes = h->version < 3;
+	j->copy.own = j->a->backing;
+}
+
+static int set_up(struct job *j, struct blk_error *e)
+{
+	const struct convert_args *a = j->a;
+	struct blk_copy *c = &j->copy;
+
+	c->src = j->src;
+	c->n_src = j->n_src;
+	c->compress = a->compress;
+	c->in_order = !a->any_order;
+	c->threads = a->threads.set && a->threads.value ? a->threads.value :
+		THREADS_DEFAULT;
+	c->done = done;
+	c->opaque = j;
+	c->unit = RAW_UNIT;
+	c->sparse = SPARSE_DEFAULT;
+	if (a->sparse && size_parse(a->sparse, &c->sparse, e))
+		return -EINVAL;
+	if (c->sparse & 511)
+		return usage(e, "-S is a multiple of 512");
+	return 0;
+}
+
+static int copy(struct job *j, struct blk_error *e)
+{
+	struct blk_build *b = NULL;
+	int rc = 0;
+
+	if (j->qcow2) {
+		set_up_qcow2(j);
+		rc = blk_build_open(j->target, &b, e);
+		j->copy.build = b;
+	} else {
+		j->copy.raw = blk_img_file(j->target);
+		j->copy.raw_zeroed = !j->a->no_create &&
+			!j->copy.raw->is_bdev;
+	}
+	if (rc)
+		return rc;
+	image_progress_start(j->r, j->copy.total);
+	rc = blk_copy_run(&j->copy, e);
+	if (!rc && b)
+		rc = blk_build_end(b, e);
+	blk_build_free(b);
+	if (!rc)
+		image_progress_end(j->r);
+	return rc;
+}
+
+static int convert(struct job *j, struct blk_error *e)
+{
+	size_t i;
+	int rc = check_args(j, e), closed;
+
+	if (!rc)
+		rc = open_sources(j, e);
+	if (!rc)
+		rc = set_up(j, e);
+	if (!rc)
+		rc = make_target(j, e);
+	if (!rc)
+		rc = open_target(j, e);
+	if (!rc)
+		rc = copy(j, e);
+	closed = blk_img_close(j->target, rc ? NULL : e);
+	for (i = 0; i < j->n_src; i++)
+		blk_img_close(j->src[i], NULL);
+	free(j->src);
+	return rc ? rc : closed;
+}
+
+static int run(struct cli *cli, const void *args, struct blk_error *e)
+{
+	const struct convert_args *a = args;
+	const char *format = a->target_format ? a->target_format : "raw";
+	const struct image_key *keys = image_format_keys(format);
+	struct image_run r;
+	struct job j = { .r = &r, .a = a, .qcow2 = !strcmp(format, "qcow2"),
+			 .path = a->files.item[a->files.n - 1].value };
+	int rc;
+
+	if (image_keys_help(&a->options, keys))
+		return 0;
+	rc = image_begin(cli, &a->common, &r, e);
+	if (!rc)
+		rc = image_keys(&a->options, keys, format, &j.options, e);
+	if (!rc)
+		rc = convert(&j, e);
+	if (!rc && cli->json)
+		out_document(cli, "convert",
+			     json_pack("{s:s, s:s, s:I}", "filename", j.path,
+				       "format", format, "virtual-size",
+				       (json_int_t)j.copy.total));
+	json_decref(j.options);
+	return image_end(&r, rc, e);
+}
+
+const struct verb verb_image_convert = {
+	.name = "convert",
+	.of = "image",
+	.summary = "copy images, into another format perhaps",
+	.opts = convert_opts,
+	.qemu_codes = true,
+	.args_size = sizeof(struct convert_args),
+	.run = run,
+};

@@ -16,6 +16,7 @@ static const struct verb *const subs[] = {
 	&verb_image_measure,
 	&verb_image_rebase,
 	&verb_image_resize,
+	&verb_image_snapshot,
 	NULL
 };
 

@@ -217,5 +217,6 @@ extern const struct verb verb_image_rebase;
 extern const struct verb verb_image_convert;
 extern const struct verb verb_image_create;
 extern const struct verb verb_image_resize;
+extern const struct verb verb_image_snapshot;
 
 #endif

@@ -33,17 +33,17 @@ static int open_qcow2(struct meta *m, struct blk_error *e)
 	bool repaired;
 	int ret = blk_qcow2_open(m->f, &m->q, e);
 
-	return ret ? ret : blk_qcow2_repair(m->q, &repaired, e);
+	return ret || m->reads ? ret : blk_qcow2_repair(m->q, &repaired, e);
 }
 
 static int open_file(struct meta *m, const char *path, const char *format,
 		     struct blk_error *e)
 {
-	int ret = blk_file_open(path, BLK_FILE_WRITE | BLK_FILE_BUFFERED_OK,
-				&m->f, e);
+	int ret = blk_file_open(path, BLK_FILE_BUFFERED_OK |
+				(m->reads ? 0 : BLK_FILE_WRITE), &m->f, e);
 
-	if (!ret)
-		ret = blk_lock_image(m->f->fd, path, true, e);
+	if (!ret && !(m->reads && m->shares))
+		ret = blk_lock_image(m->f->fd, path, !m->reads, e);
 	if (!ret)
 		ret = format ? !strcmp(format, "qcow2") : has_magic(m->f, e);
 	if (ret > 0)
@@ -81,22 +81,36 @@ static void close_all(struct meta *m)
 	*m = (struct meta){ .name = m->name };
 }
 
-int meta_open(const struct image_run *r, const char *name, struct meta *m,
-	      struct blk_error *e)
+static int open_image(const struct image_run *r, const char *name,
+		      struct meta *m, struct blk_error *e)
 {
-	int ret;
-
-	*m = (struct meta){ .name = name };
-	ret = r->common->image_opts ? open_options(m, name, e) :
+	int ret = r->common->image_opts ? open_options(m, name, e) :
 		open_file(m, name, r->common->format, e);
+
 	if (ret < 0)
 		close_all(m);
 	return ret;
 }
 
+int meta_open(const struct image_run *r, const char *name, struct meta *m,
+	      struct blk_error *e)
+{
+	*m = (struct meta){ .name = name };
+	return open_image(r, name, m, e);
+}
+
+int meta_open_read(const struct image_run *r, const char *name, struct meta *m,
+		   struct blk_error *e)
+{
+	*m = (struct meta){
+		.name = name, .reads = true, .shares = r->common->share,
+	};
+	return open_image(r, name, m, e);
+}
+
 int meta_close(struct meta *m, int ret, struct blk_error *e)
 {
-	int rc = m->q ? blk_qcow2_trim(m->q, ret ? NULL : e) : 0;
+	int rc = m->q && !m->reads ? blk_qcow2_trim(m->q, ret ? NULL : e) : 0;
 
 	close_all(m);
 	return ret ? ret : rc;

@@ -15,6 +15,7 @@
 /**
  * struct meta - one, open and locked
  * @q: NULL: it is raw
+ * @reads: it is not written; @shares: and not locked either
  * @data: of an image with an external data file, after meta_open_data()
  */
 struct meta {
@@ -22,6 +23,8 @@ struct meta {
 	struct blk_file *f;
 	struct blk_file *data;
 	struct blk_qcow2 *q;
+	bool reads;
+	bool shares;
 };
 
 /**
@@ -31,6 +34,9 @@ struct meta {
  */
 int meta_open(const struct image_run *r, const char *name, struct meta *m,
 	      struct blk_error *e);
+/* To look at it, with the locks of a reader unless -U was given; as it is */
+int meta_open_read(const struct image_run *r, const char *name, struct meta *m,
+		   struct blk_error *e);
 /* Its external data file, if it has one, for writing */
 int meta_open_data(struct meta *m, struct blk_error *e);
 /*

@@ -75,6 +75,7 @@ int blk_qcow2_repair(struct blk_qcow2 *q, bool *repaired, struct blk_error *e);
  * @id, @name: malloc'ed
  * @disk_size: of the disk in the snapshot, bytes
  * @vm_state_size: bytes
+ * @icount: instructions, UINT64_MAX: it does not say
  */
 struct blk_qcow2_snapshot {
 	char *id;
@@ -86,6 +87,7 @@ struct blk_qcow2_snapshot {
 	uint32_t date_sec;
 	uint32_t date_nsec;
 	uint64_t vm_clock_nsec;
+	uint64_t icount;
 };
 
 /**
@@ -99,6 +101,37 @@ int blk_qcow2_snapshot_find(struct blk_qcow2 *q, const char *tag,
 			    struct blk_error *e);
 /* Frees what is in it; an empty one is fine. */
 void blk_qcow2_snapshot_clear(struct blk_qcow2_snapshot *s);
+
+/* All of them; *out is malloc'ed, blk_qcow2_snapshots_free() frees it. */
+int blk_qcow2_snapshots_list(struct blk_qcow2 *q,
+			     struct blk_qcow2_snapshot **out, size_t *n,
+			     struct blk_error *e);
+void blk_qcow2_snapshots_free(struct blk_qcow2_snapshot *s, size_t n);
+
+/*
+ * Changing snapshots of an image that is not attached, nor dirty
+ * (blk_qcow2_repair).  Each becomes true with one sector of the header: a crash
+ * leaves the image as it was or as it shall be, and leaks.  What they free is
+ * given back to the host; blk_qcow2_trim() shortens the file.
+ * Refused: external data files; -EOVERFLOW, with nothing changed: refcounts that
+ * cannot count one more reference.
+ */
+
+/* @name: 1 to 255 bytes, need not be unique; the id is one that is free */
+int blk_qcow2_snapshot_create(struct blk_qcow2 *q, const char *name,
+			      struct blk_error *e);
+/*
+ * By name, and if no snapshot has this name, by id.
+ * Return: -ENOENT: there is none of that name or id
+ */
+int blk_qcow2_snapshot_delete(struct blk_qcow2 *q, const char *tag,
+			      struct blk_error *e);
+/*
+ * By id, else by name.  The disk becomes what it was, also in size; refused
+ * with persistent bitmaps, which would not know of it.
+ */
+int blk_qcow2_snapshot_apply(struct blk_qcow2 *q, const char *tag,
+			     struct blk_error *e);
 
 /**
  * blk_qcow2_bitmaps_begin - before writes that no persistent bitmap records

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Finding an internal snapshot.
+ * Finding internal snapshots.
  *
  * Owns nothing; must not write.  Locking: the public functions take q->lock.
  */
@@ -34,26 +34,31 @@ static bool is_tag(const char *tag, const char *s, size_t len)
 	return strlen(tag) == n && !memcmp(tag, s, n);
 }
 
-static int take(struct finder *f, const struct blk_snap *s)
+static int copy(const struct blk_qcow2 *q, struct blk_qcow2_snapshot *o,
+		const struct blk_snap *s, struct blk_error *e)
 {
-	struct blk_qcow2_snapshot *o = f->out;
-
 	blk_qcow2_snapshot_clear(o);
 	*o = (struct blk_qcow2_snapshot){
 		.id = strndup(s->id, s->id_len),
 		.name = strndup(s->name, s->name_len),
 		.l1_offset = s->l1_offset,
 		.l1_size = s->l1_size,
-		.disk_size = s->disk_size == UINT64_MAX ? f->q->h.size :
+		.disk_size = s->disk_size == UINT64_MAX ? q->h.size :
 			s->disk_size,
 		.vm_state_size = s->vm_state_size,
 		.date_sec = s->date_sec,
 		.date_nsec = s->date_nsec,
 		.vm_clock_nsec = s->vm_clock_nsec,
+		.icount = s->icount,
 	};
-	f->found = true;
 	return o->id && o->name ? 0 :
-		blk_error_set(f->e, BLK_ERR_FAILED, ENOMEM, "out of memory");
+		blk_error_set(e, BLK_ERR_FAILED, ENOMEM, "out of memory");
+}
+
+static int take(struct finder *f, const struct blk_snap *s)
+{
+	f->found = true;
+	return copy(f->q, f->out, s, f->e);
 }
 
 static int look(void *opaque, const struct blk_snap *s)
@@ -112,4 +117,53 @@ int blk_qcow2_snapshot_find(struct blk_qcow2 *q, const char *tag,
 	if (ret < 0)
 		blk_qcow2_snapshot_clear(out);
 	return ret;
+}
+
+struct lister {
+	struct blk_qcow2 *q;
+	struct blk_qcow2_snapshot *s;
+	size_t n;
+	struct blk_error *e;
+};
+
+static int list_one(void *opaque, const struct blk_snap *s)
+{
+	struct lister *l = opaque;
+	struct blk_qcow2_snapshot *p;
+
+	if (!(l->n & (l->n + 1))) {	/* room for a power of two, less one */
+		p = realloc(l->s, (2 * l->n + 1) * sizeof(*p));
+		if (!p)
+			return blk_error_set(l->e, BLK_ERR_FAILED, ENOMEM,
+					     "out of memory");
+		l->s = p;
+	}
+	memset(&l->s[l->n], 0, sizeof(*l->s));
+	return copy(l->q, &l->s[l->n++], s, l->e);
+}
+
+int blk_qcow2_snapshots_list(struct blk_qcow2 *q,
+			     struct blk_qcow2_snapshot **out, size_t *n,
+			     struct blk_error *e)
+{
+	struct lister l = { .q = q, .e = e };
+	uint64_t bytes;
+	int ret;
+
+	blk_guard_mutex(&q->lock);
+	ret = blk_walk_snapshot_table(q, list_one, &l, &bytes, e);
+	if (ret < 0) {
+		blk_qcow2_snapshots_free(l.s, l.n);
+		l = (struct lister){ 0 };
+	}
+	*out = l.s;
+	*n = l.n;
+	return ret;
+}
+
+void blk_qcow2_snapshots_free(struct blk_qcow2_snapshot *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		blk_qcow2_snapshot_clear(&s[i]);
+	free(s);
 }

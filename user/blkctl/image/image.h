@@ -211,6 +211,7 @@ void image_targets_keep(void);
 extern const struct verb verb_image_amend;
 extern const struct verb verb_image_check;
 extern const struct verb verb_image_commit;
+extern const struct verb verb_image_bench;
 extern const struct verb verb_image_compact;
 extern const struct verb verb_image_compare;
 extern const struct verb verb_image_rebase;

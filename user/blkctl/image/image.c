@@ -7,13 +7,14 @@
 
 static const struct verb *const subs[] = {
 	&verb_image_amend,
+	&verb_image_bench,
 	&verb_image_check,
 	&verb_image_commit,
-	&verb_image_bench,
 	&verb_image_compact,
 	&verb_image_compare,
 	&verb_image_convert,
 	&verb_image_create,
+	&verb_image_dd,
 	&verb_image_measure,
 	&verb_image_rebase,
 	&verb_image_resize,

@@ -209,14 +209,15 @@ void image_targets_keep(void);
 
 /* The verbs (image.c) */
 extern const struct verb verb_image_amend;
+extern const struct verb verb_image_bench;
 extern const struct verb verb_image_check;
 extern const struct verb verb_image_commit;
-extern const struct verb verb_image_bench;
 extern const struct verb verb_image_compact;
 extern const struct verb verb_image_compare;
 extern const struct verb verb_image_rebase;
 extern const struct verb verb_image_convert;
 extern const struct verb verb_image_create;
+extern const struct verb verb_image_dd;
 extern const struct verb verb_image_resize;
 extern const struct verb verb_image_snapshot;
 

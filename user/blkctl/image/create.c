@@ -247,24 +247,10 @@ static void set_nocow(int fd)
 	}
 }
 
-/* A name in a header is relative to where the image is. */
-static char *beside(const char *image, const char *name)
-{
-	const char *slash = strrchr(image, '/');
-	char *out;
-
-	if (!strncmp(name, "file:", 5))
-		name += 5;
-	if (*name == '/' || !slash)
-		return strdup(name);
-	return asprintf(&out, "%.*s/%s", (int)(slash - image), image, name) <
-		0 ? NULL : out;
-}
-
 static int make_data(const char *path, const struct image_new *n,
 		     struct blk_error *e)
 {
-	char *data blk_auto_free = beside(path, n->q.data_file);
+	char *data blk_auto_free = image_beside(path, n->q.data_file);
 	struct blk_file *f;
 	int ret;
 
@@ -354,7 +340,7 @@ static int check_backing(const struct create_args *a,
 static int size_below(const struct create_args *a, const struct image_new *n,
 		      uint64_t *size, struct blk_error *e)
 {
-	char *path blk_auto_free = beside(a->file, n->q.backing_file);
+	char *path blk_auto_free = image_beside(a->file, n->q.backing_file);
 	int ret;
 
 	if (!path)

@@ -15,6 +15,7 @@ static const struct verb *const subs[] = {
 	&verb_image_convert,
 	&verb_image_create,
 	&verb_image_dd,
+	&verb_image_info,
 	&verb_image_measure,
 	&verb_image_rebase,
 	&verb_image_resize,

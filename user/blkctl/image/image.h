@@ -25,6 +25,7 @@
 #include "out.h"
 #include "size.h"
 
+extern const struct verb verb_image_info;
 extern const struct verb verb_image_measure;
 
 /*

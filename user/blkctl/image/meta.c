@@ -108,6 +108,20 @@ int meta_open_read(const struct image_run *r, const char *name, struct meta *m,
 	return open_image(r, name, m, e);
 }
 
+int meta_open_below(const struct image_run *r, const char *path,
+		    const char *format, struct meta *m, struct blk_error *e)
+{
+	int ret;
+
+	*m = (struct meta){
+		.name = path, .reads = true, .shares = r->common->share,
+	};
+	ret = open_file(m, path, format, e);
+	if (ret < 0)
+		close_all(m);
+	return ret < 0 ? ret : 0;
+}
+
 int meta_close(struct meta *m, int ret, struct blk_error *e)
 {
 	int rc = m->q && !m->reads ? blk_qcow2_trim(m->q, ret ? NULL : e) : 0;
@@ -116,20 +130,22 @@ int meta_close(struct meta *m, int ret, struct blk_error *e)
 	return ret ? ret : rc;
 }
 
-/* As QEMU reads it: "file:" is a prefix, and relative to where the image is */
-char *meta_resolve(const struct meta *m, const char *name)
+char *image_beside(const char *image, const char *name)
 {
-	const char *slash = strrchr(m->f->path, '/');
+	const char *slash = strrchr(image, '/');
 	char *out;
 
 	if (!strncmp(name, "file:", 5))
 		name += 5;
 	if (*name == '/' || !slash)
 		return strdup(name);
-	if (asprintf(&out, "%.*s/%s", (int)(slash - m->f->path), m->f->path,
-		     name) < 0)
-		return NULL;
-	return out;
+	return asprintf(&out, "%.*s/%s", (int)(slash - image), image, name) <
+		0 ? NULL : out;
+}
+
+char *meta_resolve(const struct meta *m, const char *name)
+{
+	return image_beside(m->f->path, name);
 }
 
 int meta_open_data(struct meta *m, struct blk_error *e)

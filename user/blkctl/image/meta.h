@@ -37,6 +37,9 @@ int meta_open(const struct image_run *r, const char *name, struct meta *m,
 /* To look at it, with the locks of a reader unless -U was given; as it is */
 int meta_open_read(const struct image_run *r, const char *name, struct meta *m,
 		   struct blk_error *e);
+/* The same of a file that another image names, by its path */
+int meta_open_below(const struct image_run *r, const char *path,
+		    const char *format, struct meta *m, struct blk_error *e);
 /* Its external data file, if it has one, for writing */
 int meta_open_data(struct meta *m, struct blk_error *e);
 /*
@@ -61,6 +64,11 @@ int image_resize_file(struct blk_file *f, uint64_t size,
 /* Of the disk in a file; @format NULL: by its magic */
 int meta_file_size(const char *path, const char *format, uint64_t *size,
 		   struct blk_error *e);
+/*
+ * The path of a file that the header of @image names: "file:" is a prefix, and
+ * it is relative to where the image is; malloc'ed; NULL: no memory
+ */
+char *image_beside(const char *image, const char *name);
 /* The path of a file that the header names; malloc'ed; NULL: no memory */
 char *meta_resolve(const struct meta *m, const char *name);
 

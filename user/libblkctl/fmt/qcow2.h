@@ -143,6 +143,23 @@ int blk_qcow2_snapshot_apply(struct blk_qcow2 *q, const char *tag,
 int blk_qcow2_bitmaps_begin(struct blk_qcow2 *q, bool invalidate,
 			    struct blk_error *e);
 
+/**
+ * struct blk_qcow2_bitmap - a persistent bitmap
+ * @name: malloc'ed
+ * @granularity: bytes of the disk that one bit stands for
+ * @in_use: it was not stored after its last use: QEMU calls it inconsistent
+ * @recording: it records writes
+ */
+struct blk_qcow2_bitmap {
+	char *name;
+	uint64_t granularity;
+	bool in_use;
+	bool recording;
+};
+int blk_qcow2_bitmaps_list(struct blk_qcow2 *q, struct blk_qcow2_bitmap **out,
+			   size_t *n, struct blk_error *e);
+void blk_qcow2_bitmaps_free(struct blk_qcow2_bitmap *b, size_t n);
+
 /* Bytes that copies of all persistent bitmaps take in clusters of that size */
 int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
 			   uint64_t *bytes, struct blk_error *e);

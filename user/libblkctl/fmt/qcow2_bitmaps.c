@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * Persistent bitmaps before writes that they do not record.
+ * Persistent bitmaps: which there are, and what is due before writes that they do
+ * not record.
  *
  * Owns the flags in the bitmap directory.  Must not change tables or data of
  * bitmaps.  Locking: the public functions take q->lock.
@@ -11,6 +12,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fmt/qcow2_int.h"
@@ -148,4 +150,53 @@ int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
 	pthread_mutex_unlock(&q->lock);
 	*bytes = s.bytes + up_to(s.dir, cluster_size);
 	return ret;
+}
+
+struct lister {
+	struct blk_qcow2_bitmap *b;
+	size_t n;
+};
+
+static int list_one(void *opaque, const struct blk_bitmap *b, uint64_t at)
+{
+	struct lister *l = opaque;
+	struct blk_qcow2_bitmap *p = realloc(l->b, (l->n + 1) * sizeof(*p));
+
+	(void)at;
+	if (!p)
+		return -ENOMEM;
+	l->b = p;
+	p[l->n] = (struct blk_qcow2_bitmap){
+		.name = strndup(b->name, b->name_len),
+		.granularity = 1ULL << b->granularity_bits,
+		.in_use = b->flags & BLK_BITMAP_IN_USE,
+		.recording = b->flags & BLK_BITMAP_AUTO,
+	};
+	return p[l->n++].name ? 0 : -ENOMEM;
+}
+
+int blk_qcow2_bitmaps_list(struct blk_qcow2 *q, struct blk_qcow2_bitmap **out,
+			   size_t *n, struct blk_error *e)
+{
+	struct lister l = { 0 };
+	int ret;
+
+	blk_guard_mutex(&q->lock);
+	ret = blk_walk_bitmap_dir(q, list_one, &l, e);
+	if (ret == -ENOMEM)
+		blk_error_set(e, BLK_ERR_FAILED, ENOMEM, "out of memory");
+	if (ret < 0) {
+		blk_qcow2_bitmaps_free(l.b, l.n);
+		l = (struct lister){ 0 };
+	}
+	*out = l.b;
+	*n = l.n;
+	return ret;
+}
+
+void blk_qcow2_bitmaps_free(struct blk_qcow2_bitmap *b, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(b[i].name);
+	free(b);
 }

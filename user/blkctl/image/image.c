@@ -16,6 +16,7 @@ static const struct verb *const subs[] = {
 	&verb_image_create,
 	&verb_image_dd,
 	&verb_image_info,
+	&verb_image_map,
 	&verb_image_measure,
 	&verb_image_rebase,
 	&verb_image_resize,

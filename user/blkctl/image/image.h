@@ -26,6 +26,7 @@
 #include "size.h"
 
 extern const struct verb verb_image_info;
+extern const struct verb verb_image_map;
 extern const struct verb verb_image_measure;
 
 /*

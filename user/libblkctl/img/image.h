@@ -129,15 +129,6 @@ int blk_img_write_zeroes(struct blk_img *m, uint64_t off, uint64_t len,
  */
 int blk_img_discard(struct blk_img *m, uint64_t off, uint64_t len, bool reveal,
 		    struct blk_error *e);
-/*
- * One cluster, or less at the end of the disk, that nothing maps yet (-EEXIST
- * otherwise).  @data: by blk_img_compress() of any thread, @size bytes;
- * -ENOSPC of that function: it does not become smaller: write it plainly.
- */
-int blk_img_write_compressed(struct blk_img *m, const void *data, size_t size,
-			     uint64_t off, struct blk_error *e);
-int blk_img_compress(const struct blk_img *m, const void *cluster, size_t len,
-		     void *out, size_t *size);
 int blk_img_flush(struct blk_img *m, struct blk_error *e);
 /*
  * Flushes, and lets go of the tables and of all space in reserve: blk_qcow2_*

@@ -222,21 +222,25 @@ static int step_down(const struct meta *m, char **name, char **format,
 {
 	const char *below = m->q ? blk_qcow2_backing_file(m->q) : NULL;
 	const char *f = m->q ? blk_qcow2_backing_format(m->q) : NULL;
-	char *old blk_auto_free = *name;	/* may be the image's own name */
+	char *next = NULL;
 
+	if (below && !f) {
+		blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+			      "'%s' does not say which format its backing file has",
+			      m->name);
+		blk_error_hint(e, "blkctl image rebase -u -b FILE -F FORMAT");
+		return -EINVAL;
+	}
 	free(*format);
-	*name = below ? image_beside(m->name, below) : NULL;
 	*format = f ? strdup(f) : NULL;
-	if ((below && !*name) || (f && !*format))
+	if (below)
+		next = image_beside(m->name, below);
+	free(*name);	/* which the image's own may be */
+	*name = next;
+	if (below && (!next || !*format))
 		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				     "out of memory");
-	if (!below || f)
-		return 0;
-	blk_error_set(e, BLK_ERR_FAILED, EINVAL,
-		      "'%s' does not say which format its backing file has",
-		      m->name);
-	blk_error_hint(e, "blkctl image rebase -u -b FILE -F FORMAT");
-	return -EINVAL;
+	return 0;
 }
 
 static int gather(struct image_run *r, const struct info_args *a,

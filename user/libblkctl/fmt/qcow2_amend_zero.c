@@ -77,7 +77,8 @@ static int list_tables(struct expand *x)
 		ret = blk_walk_snapshots(q, NULL, add_l1, x, x->e);
 	if (ret < 0)
 		return ret;
-	qsort(x->l2, x->n, sizeof(*x->l2), compare);
+	if (x->n)
+		qsort(x->l2, x->n, sizeof(*x->l2), compare);
 	for (size_t i = 0; i < x->n; i++)
 		if (!n || x->l2[n - 1] != x->l2[i])
 			x->l2[n++] = x->l2[i];

@@ -145,6 +145,8 @@ static void merge_extents(struct mover *m)
 {
 	size_t n = 0;
 
+	if (!m->n)
+		return;
 	qsort(m->ext, m->n, sizeof(*m->ext), compare);
 	for (size_t i = 0; i < m->n; i++) {
 		if (n && m->ext[n - 1].off == m->ext[i].off &&

@@ -47,9 +47,7 @@ void audit_sort_tables(struct audit *a)
 
 	if (!a->n_tables)
 		return;
-	if (a->n_tables)
-		qsort(a->table, a->n_tables, sizeof(*a->table),
-		      compare_tables);
+	qsort(a->table, a->n_tables, sizeof(*a->table), compare_tables);
 	for (size_t i = 1; i < a->n_tables; i++) {
 		struct audit_table *t = &a->table[n];
 

@@ -113,7 +113,7 @@ t "-o help" img create -f qcow2 -o help
 like "$output" extended_l2 "lists the options"
 
 t "an image" img create -q -f qcow2 busy.qcow2 1M
-qemu-io -c 'sleep 20000' busy.qcow2 >/dev/null 2>&1 &
+qemu-io -c 'sleep 90000' busy.qcow2 >/dev/null 2>&1 &
 holder=$!
 for _ in $(seq 100); do
 	qemu-img info busy.qcow2 >/dev/null 2>&1 || break
@@ -124,6 +124,17 @@ fails_with 1 "in use" img create -f qcow2 busy.qcow2 2M
 is "$(sha busy.qcow2)" "$before" "is left alone"
 kill $holder
 wait $holder 2>/dev/null
+before=$(sha base.qcow2)
+fails_with 1 "its own backing file" img create -f qcow2 -b base.qcow2 -F qcow2 base.qcow2
+ln -s base.qcow2 link.qcow2
+fails_with 1 "by another name" img create -f qcow2 -b base.qcow2 -F qcow2 link.qcow2
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2
+fails_with 1 "further down" img create -f qcow2 -b mid.qcow2 -F qcow2 base.qcow2
+fails_with 1 "a data file that has something" img create -f qcow2 -o data_file=base.qcow2 y.qcow2 1M
+like "$output" "would be lost" "says why"
+fails_with 1 "itself as a data file" img create -f qcow2 -o data_file=y.qcow2 y.qcow2 1M
+is "$(sha base.qcow2)" "$before" "nothing was lost"
+is "$(find . -name y.qcow2)" "" "nothing was made"
 is "$(json create -f qcow2 j.qcow2 4M | jq -c .)" \
 	'{"filename":"j.qcow2","format":"qcow2","virtual-size":4194304}' "--json"
 done_testing

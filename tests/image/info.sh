@@ -79,7 +79,7 @@ for bad in short bits none; do
 	fails_with 1 "refused: $bad" img info $bad
 done
 t "raw is what it is" img info -f raw bits
-qemu-io -c 'sleep 8000' s.qcow2 >/dev/null 2>&1 &
+qemu-io -c 'sleep 90000' s.qcow2 >/dev/null 2>&1 &
 holder=$!
 for _ in $(seq 50); do
 	qemu-img info s.qcow2 >/dev/null 2>&1 || break

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -247,20 +248,33 @@ static void set_nocow(int fd)
 	}
 }
 
+/* Whose disk may it be?  One that is empty is nobody's. */
+static int check_data(const char *path, struct blk_error *e)
+{
+	struct stat st;
+
+	if (stat(path, &st) || !S_ISREG(st.st_mode) || !st.st_size)
+		return 0;
+	blk_error_set(e, BLK_ERR_FAILED, EEXIST,
+		      "the data file '%s' is there and not empty: what is in it would be lost",
+		      path);
+	blk_error_hint(e, "remove it first, or give another name");
+	return -EEXIST;
+}
+
+/* It stays open, and locked: the image cannot be the same file then. */
 static int make_data(const char *path, const struct image_new *n,
-		     struct blk_error *e)
+		     struct blk_file **f, struct blk_error *e)
 {
 	char *data blk_auto_free = image_beside(path, n->q.data_file);
-	struct blk_file *f;
 	int ret;
 
 	if (!data)
 		return no_file(path, ENOMEM, e);
-	ret = make_file(data, &f, e);
+	ret = check_data(data, e);
 	if (!ret)
-		ret = image_resize_file(f, n->q.size, n->prealloc, e);
-	blk_file_close(f);
-	return ret;
+		ret = make_file(data, f, e);
+	return ret ? ret : image_resize_file(*f, n->q.size, n->prealloc, e);
 }
 
 static int preallocate(struct blk_file *f, const struct image_new *n,
@@ -279,19 +293,20 @@ static int preallocate(struct blk_file *f, const struct image_new *n,
 int image_new_make(const char *path, const struct image_new *n,
 		   struct blk_error *e)
 {
-	struct blk_file *f;
-	int ret = make_file(path, &f, e);
+	struct blk_file *f = NULL, *data = NULL;
+	int ret = !n->raw && n->q.data_file ? make_data(path, n, &data, e) : 0;
 
+	if (!ret)
+		ret = make_file(path, &f, e);
 	if (!ret && n->nocow)
 		set_nocow(f->fd);
 	if (!ret && n->raw)
 		ret = image_resize_file(f, n->q.size, n->prealloc, e);
-	if (!ret && !n->raw && n->q.data_file)
-		ret = make_data(path, n, e);
 	if (!ret && !n->raw)
 		ret = blk_qcow2_create(f, &n->q, e);
 	if (!ret && !n->raw && n->prealloc != BLK_PREALLOC_OFF)
 		ret = preallocate(f, n, e);
+	blk_file_close(data);
 	blk_file_close(f);
 	return ret;
 }
@@ -335,6 +350,33 @@ static int check_backing(const struct create_args *a,
 		      n->q.backing_file);
 	blk_error_hint(e, "-F qcow2 or -F raw");
 	return -EINVAL;
+}
+
+/* Is the new image one of those below it?  That would be its end. */
+static int check_chain(const struct image_run *r, const char *path,
+		       const struct image_new *n, struct blk_error *e)
+{
+	char *name blk_auto_free = image_beside(path, n->q.backing_file);
+	char *format blk_auto_free = strdup(n->q.backing_format);
+	struct stat target, st;
+	struct meta m;
+	int ret = 0;
+
+	if (stat(path, &target))
+		return 0;	/* a new file is in no chain */
+	for (int i = 0; !ret && name && i < DM_QCOW_MAX_LAYERS; i++) {
+		if (stat(name, &st))
+			return 0;	/* with -u it need not be there */
+		if (st.st_dev == target.st_dev && st.st_ino == target.st_ino)
+			return blk_error_set(e, BLK_ERR_USAGE, ELOOP,
+					     "'%s' is to be below itself: what is in it would be lost",
+					     path);
+		ret = meta_open_below(r, name, format, &m, e);
+		if (!ret)
+			ret = meta_close(&m, meta_step_down(&m, &name,
+							    &format, e), e);
+	}
+	return ret;
 }
 
 static int size_below(const struct create_args *a, const struct image_new *n,
@@ -419,6 +461,8 @@ static int work(struct image_run *r, const struct create_args *a,
 		ret = find_size(a, o, &n, e);
 	if (!ret)
 		ret = image_new_check(&n, e);
+	if (!ret && n.q.backing_file)
+		ret = check_chain(r, a->file, &n, e);
 	if (!ret)
 		ret = image_new_make(a->file, &n, e);
 	if (!ret)

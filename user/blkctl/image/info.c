@@ -216,33 +216,6 @@ static int check_loop(struct stat *seen, size_t n, const struct meta *m,
 	return 0;
 }
 
-/* The name and format of the one below, for the next step */
-static int step_down(const struct meta *m, char **name, char **format,
-		     struct blk_error *e)
-{
-	const char *below = m->q ? blk_qcow2_backing_file(m->q) : NULL;
-	const char *f = m->q ? blk_qcow2_backing_format(m->q) : NULL;
-	char *next = NULL;
-
-	if (below && !f) {
-		blk_error_set(e, BLK_ERR_FAILED, EINVAL,
-			      "'%s' does not say which format its backing file has",
-			      m->name);
-		blk_error_hint(e, "blkctl image rebase -u -b FILE -F FORMAT");
-		return -EINVAL;
-	}
-	free(*format);
-	*format = f ? strdup(f) : NULL;
-	if (below)
-		next = image_beside(m->name, below);
-	free(*name);	/* which the image's own may be */
-	*name = next;
-	if (below && (!next || !*format))
-		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
-				     "out of memory");
-	return 0;
-}
-
 static int gather(struct image_run *r, const struct info_args *a,
 		  json_t *list, struct blk_error *e)
 {
@@ -260,7 +233,7 @@ static int gather(struct image_run *r, const struct info_args *a,
 		if (!ret)
 			json_array_append_new(list, one);
 		if (!ret && (a->chain || a->graph))
-			ret = step_down(&m, &name, &format, e);
+			ret = meta_step_down(&m, &name, &format, e);
 		ret = meta_close(&m, ret, e);
 		if (ret || !name)
 			break;

@@ -238,3 +238,29 @@ int meta_backing_size(const struct meta *m, uint64_t *size,
 		blk_error_prefix(e, "the backing file of '%.160s'", m->name);
 	return ret;
 }
+
+int meta_step_down(const struct meta *m, char **name, char **format,
+		   struct blk_error *e)
+{
+	const char *below = m->q ? blk_qcow2_backing_file(m->q) : NULL;
+	const char *f = m->q ? blk_qcow2_backing_format(m->q) : NULL;
+	char *next = NULL;
+
+	if (below && !f) {
+		blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+			      "'%s' does not say which format its backing file has",
+			      m->name);
+		blk_error_hint(e, "blkctl image rebase -u -b FILE -F FORMAT");
+		return -EINVAL;
+	}
+	free(*format);
+	*format = f ? strdup(f) : NULL;
+	if (below)
+		next = image_beside(m->name, below);
+	free(*name);	/* which the image's own may be */
+	*name = next;
+	if (below && (!next || !*format))
+		return blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+				     "out of memory");
+	return 0;
+}

@@ -40,6 +40,13 @@ int meta_open_read(const struct image_run *r, const char *name, struct meta *m,
 /* The same of a file that another image names, by its path */
 int meta_open_below(const struct image_run *r, const char *path,
 		    const char *format, struct meta *m, struct blk_error *e);
+/*
+ * The path and the format of the image below, in place of those in *@name and
+ * *@format, which are freed; NULL: there is none.  An image that does not say
+ * the format of its backing file is an error.
+ */
+int meta_step_down(const struct meta *m, char **name, char **format,
+		   struct blk_error *e);
 /* Its external data file, if it has one, for writing */
 int meta_open_data(struct meta *m, struct blk_error *e);
 /*

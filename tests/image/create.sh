@@ -113,10 +113,10 @@ t "-o help" img create -f qcow2 -o help
 like "$output" extended_l2 "lists the options"
 
 t "an image" img create -q -f qcow2 busy.qcow2 1M
-qemu-io -c 'sleep 90000' busy.qcow2 >/dev/null 2>&1 &
+qemu-io -c 'read 0 512' -c 'sleep 90000' busy.qcow2 >holder.log 2>&1 &
 holder=$!
 for _ in $(seq 100); do
-	qemu-img info busy.qcow2 >/dev/null 2>&1 || break
+	! grep -q '^read' holder.log || break
 	sleep 0.1
 done
 before=$(sha busy.qcow2)

@@ -79,10 +79,10 @@ for bad in short bits none; do
 	fails_with 1 "refused: $bad" img info $bad
 done
 t "raw is what it is" img info -f raw bits
-qemu-io -c 'sleep 90000' s.qcow2 >/dev/null 2>&1 &
+qemu-io -c 'read 0 512' -c 'sleep 90000' s.qcow2 >holder.log 2>&1 &
 holder=$!
-for _ in $(seq 50); do
-	qemu-img info s.qcow2 >/dev/null 2>&1 || break
+for _ in $(seq 100); do
+	! grep -q '^read' holder.log || break
 	sleep 0.1
 done
 fails_with 1 "in use" img info s.qcow2

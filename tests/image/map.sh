@@ -10,6 +10,7 @@
 # Where a part of a cluster of data is a hole in the file, we say so and QEMU only
 # does of images that were preallocated: whole clusters are written here.
 # QEMU splits where its own reads end: neighbours that go on are one.
+# shellcheck disable=SC2016
 join='reduce .[] as $x ([]; if length > 0 and
 	(.[-1] | [.depth, .zero, .data, .present]) ==
 		($x | [.depth, .zero, .data, .present]) and

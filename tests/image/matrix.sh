@@ -34,9 +34,10 @@ plain_info() {
 			."format-specific".data."data-file" = "it" else . end'
 }
 
-# Runs of one kind are one, however they were cut.
+# Runs of one kind are one, however they were cut; what is not there has no place.
 joined_map() {
-	jq -c 'reduce .[] as $x ([];
+	jq -c 'map(if .present then . else .offset = null end) |
+		reduce .[] as $x ([];
 		if length > 0 and (.[-1] |
 			.depth == $x.depth and .zero == $x.zero and
 			.data == $x.data and .present == $x.present and
@@ -97,7 +98,7 @@ examine() {
 	local kind=$1 f=$2 name="${1:-no options}, by $3"
 
 	if has_verb info; then
-		is "$(with ours info "$kind" "$f" --json | jq .info | plain_info)" \
+		is "$(with ours info "$kind" "$f" --json | jq .image | plain_info)" \
 			"$(with theirs info "$kind" "$f" --output json | plain_info)" \
 			"$name: info"
 	fi

@@ -217,6 +217,7 @@ static int run_verb(struct cli *cli, int argc, char **argv,
 			       v->of ? " " : "", v->name);
 	else
 		rc = v->run(cli, args, e);
+	opt_free(sets);
 	free(args);
 	return cli->help || cli->version ? 0 : rc;
 }

@@ -255,6 +255,24 @@ int opt_parse(int argc, char **argv, const struct opt_set *sets,
 	return parse_args(argc, argv, sets, e);
 }
 
+void opt_free(const struct opt_set *sets)
+{
+	const struct opt *o;
+	int i;
+
+	for (i = 0; i < OPT_SETS; i++)
+		for (o = sets[i].opts; o && o->name; o++) {
+			struct opt_list *list;
+
+			if (o->kind != OPT_LIST && o->kind != OPT_ACTION &&
+			    o->kind != OPT_ARGS)
+				continue;
+			list = (void *)((char *)sets[i].base + o->offset);
+			free(list->item);
+			*list = (struct opt_list){ 0 };
+		}
+}
+
 int opt_first_word(int argc, char **argv, const struct opt_set *sets)
 {
 	struct parser p;

@@ -42,7 +42,7 @@ struct opt;
  * @which: the row it belongs to; several rows of kind OPT_ACTION may share one
  *         list, at one offset
  * @value: into argv; NULL for a row without opt.value
- * Freed by nobody: it lives as long as the program's one run.
+ * Freed by opt_free().
  */
 struct opt_list {
 	struct opt_item {
@@ -109,6 +109,11 @@ struct opt_set {
  */
 int opt_parse(int argc, char **argv, const struct opt_set *sets,
 	      struct blk_error *e);
+
+/**
+ * opt_free - free the lists that opt_parse() has made, also if it has failed
+ */
+void opt_free(const struct opt_set *sets);
 
 /**
  * opt_first_word - index of the first element of argv that is no option

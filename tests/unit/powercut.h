@@ -24,6 +24,10 @@ struct op {
 static struct op ops[MAX_OPS];
 static size_t n_ops;
 
+/* States that were fine */
+static uint64_t cut_known[2 * MAX_OPS];
+static size_t n_cut_known;
+
 static int cut_log(void *opaque, enum blk_file_op op, uint64_t off,
 		  uint64_t len, const void *data)
 {
@@ -44,6 +48,7 @@ static void cut_forget(void)
 {
 	while (n_ops)
 		free(ops[--n_ops].data);
+	n_cut_known = 0;
 }
 
 static bool put(int fd, const void *data, uint64_t len, uint64_t off)
@@ -87,6 +92,37 @@ static bool apply(int fd, const struct op *o, int parity)
 	default:
 		return true;
 	}
+}
+
+/* FNV-1a of a file, by words; 0: it cannot be read */
+static uint64_t cut_hash(const char *path)
+{
+	uint64_t h = 0xcbf29ce484222325, word = 0;
+	FILE *fp = fopen(path, "r");
+
+	if (!fp)
+		return 0;
+	while (fread(&word, 1, sizeof(word), fp)) {
+		h = (h ^ word) * 0x100000001b3;
+		h ^= h >> 29;
+		word = 0;
+	}
+	h ^= (uint64_t)ftell(fp);
+	fclose(fp);
+	return h;
+}
+
+/* Was a state with this content noted with @salt?  Else it is, with @note. */
+IMG_UNUSED static bool cut_seen(const char *path, uint64_t salt, bool note)
+{
+	uint64_t h = cut_hash(path) + salt;
+
+	for (size_t i = 0; i < n_cut_known; i++)
+		if (cut_known[i] == h)
+			return true;
+	if (note && n_cut_known < 2 * MAX_OPS)
+		cut_known[n_cut_known++] = h;
+	return false;
 }
 
 /**

@@ -8,6 +8,7 @@
 static const struct verb *const subs[] = {
 	&verb_image_amend,
 	&verb_image_bench,
+	&verb_image_bitmap,
 	&verb_image_check,
 	&verb_image_commit,
 	&verb_image_compact,

@@ -212,6 +212,7 @@ void image_targets_keep(void);
 /* The verbs (image.c) */
 extern const struct verb verb_image_amend;
 extern const struct verb verb_image_bench;
+extern const struct verb verb_image_bitmap;
 extern const struct verb verb_image_check;
 extern const struct verb verb_image_commit;
 extern const struct verb verb_image_compact;

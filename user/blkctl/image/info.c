@@ -85,27 +85,14 @@ static int add_snapshots(struct blk_qcow2 *q, json_t *o, struct blk_error *e)
 
 static int add_bitmaps(struct blk_qcow2 *q, json_t *data, struct blk_error *e)
 {
-	struct blk_qcow2_bitmap *b;
-	json_t *list, *flags;
-	size_t n;
-	int ret = blk_qcow2_bitmaps_list(q, &b, &n, e);
+	json_t *list;
+	int ret = image_bitmaps(q, &list, e);
 
-	if (ret || !n)
+	if (ret < 0)
 		return ret;
-	list = json_array();
-	for (size_t i = 0; i < n; i++) {
-		flags = json_array();
-		if (b[i].in_use)
-			json_array_append_new(flags, json_string("in-use"));
-		if (b[i].recording)
-			json_array_append_new(flags, json_string("auto"));
-		json_array_append_new(list, json_pack("{s:o, s:s?, s:I}",
-				      "flags", flags, "name", b[i].name,
-				      "granularity",
-				      (json_int_t)b[i].granularity));
-	}
-	json_object_set_new(data, "bitmaps", list);
-	blk_qcow2_bitmaps_free(b, n);
+	if (json_array_size(list))
+		json_object_set(data, "bitmaps", list);
+	json_decref(list);
 	return 0;
 }
 

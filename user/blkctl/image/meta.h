@@ -55,6 +55,9 @@ int meta_open_data(struct meta *m, struct blk_error *e);
  */
 int meta_close(struct meta *m, int ret, struct blk_error *e);
 
+/* bitmap.c: what qemu-img info says of its persistent bitmaps */
+int image_bitmaps(struct blk_qcow2 *q, json_t **out, struct blk_error *e);
+
 /* Bytes of the disk */
 int meta_size(const struct meta *m, uint64_t *size, struct blk_error *e);
 /* Of the backing file's disk; 0: there is none */

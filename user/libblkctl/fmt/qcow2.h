@@ -160,6 +160,39 @@ int blk_qcow2_bitmaps_list(struct blk_qcow2 *q, struct blk_qcow2_bitmap **out,
 			   size_t *n, struct blk_error *e);
 void blk_qcow2_bitmaps_free(struct blk_qcow2_bitmap *b, size_t n);
 
+enum blk_bitmap_change {
+	BLK_BITMAP_ADD,		/* enabled, no bit set */
+	BLK_BITMAP_REMOVE,
+	BLK_BITMAP_CLEAR,
+	BLK_BITMAP_ENABLE,	/* it records writes */
+	BLK_BITMAP_DISABLE,
+	BLK_BITMAP_MERGE,	/* sets what is set in another one */
+};
+
+/**
+ * struct blk_qcow2_bitmap_change - what is to be done to a bitmap
+ * @granularity: of ADD: 512 to 2G, a power of two; 0: as QEMU, by cluster size
+ * @from, @source: of MERGE: an image, NULL: the same one; and the name
+ */
+struct blk_qcow2_bitmap_change {
+	enum blk_bitmap_change what;
+	uint64_t granularity;
+	struct blk_qcow2 *from;
+	const char *source;
+};
+
+/**
+ * blk_qcow2_bitmaps_change - @n changes of a bitmap, in this order
+ * All of them become true with one write of the header, or none: a crash
+ * leaves the image as it was or as it shall be, and leaks.  The image is not
+ * attached, nor dirty (blk_qcow2_repair).
+ * Refused: version 2; anything but REMOVE of a bitmap that is in use.  -ENOENT:
+ * there is none of that name.
+ */
+int blk_qcow2_bitmaps_change(struct blk_qcow2 *q, const char *name,
+			     const struct blk_qcow2_bitmap_change *c, size_t n,
+			     struct blk_error *e);
+
 /* Bytes that copies of all persistent bitmaps take in clusters of that size */
 int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
 			   uint64_t *bytes, struct blk_error *e);

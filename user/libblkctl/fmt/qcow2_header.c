@@ -62,14 +62,26 @@ static void put_name(struct layout *l, uint32_t magic, const char *name)
 
 static bool is_essential(uint32_t magic)
 {
-	return magic == QCOW2_EXT_CRYPTO || magic == QCOW2_EXT_BITMAPS ||
-		magic == QCOW2_EXT_IN_USE;
+	return magic == QCOW2_EXT_CRYPTO || magic == QCOW2_EXT_IN_USE;
 }
 
 static bool is_ours(uint32_t magic)
 {
 	return magic == QCOW2_EXT_BACKING_FORMAT ||
-		magic == QCOW2_EXT_DATA_FILE;
+		magic == QCOW2_EXT_DATA_FILE || magic == QCOW2_EXT_BITMAPS;
+}
+
+static void put_bitmaps(struct layout *l)
+{
+	const struct blk_head_new *n = l->n;
+	uint8_t data[24] = { 0 };
+
+	if (!n->n_bitmaps)
+		return;
+	blk_put_be32(data, n->n_bitmaps);
+	blk_put_be64(data + 8, n->bitmap_dir_size);
+	blk_put_be64(data + 16, n->bitmap_dir_offset);
+	put_ext(l, QCOW2_EXT_BITMAPS, data, sizeof(data));
 }
 
 /* Those that were there and stay as they are; the parser has judged them. */
@@ -148,7 +160,7 @@ static void lay_out(struct layout *l)
 	l->h = l->n->h;
 	l->h.header_length = length_of(l);
 	l->h.autoclear_features &= QCOW2_AUTOCLEAR_DATA_FILE_RAW |
-		(q->ext.has_bitmaps ? QCOW2_AUTOCLEAR_BITMAPS : 0);
+		(l->n->n_bitmaps ? QCOW2_AUTOCLEAR_BITMAPS : 0);
 	/* fields that are not known here */
 	if (l->h.version >= 3 && q->h.version >= 3)
 		memcpy(l->buf, q->head, l->h.header_length);
@@ -157,6 +169,7 @@ static void lay_out(struct layout *l)
 		 l->n->backing_file ? l->n->backing_format : NULL);
 	put_name(l, QCOW2_EXT_DATA_FILE, l->n->data_file);
 	copy_exts(l, true);
+	put_bitmaps(l);
 	l->essential = l->at + EXT_BYTES;
 	copy_exts(l, false);
 	if (!l->full)
@@ -260,6 +273,9 @@ void blk_head_keep(struct blk_qcow2 *q, struct blk_head_new *n)
 		.backing_file = q->backing_file,
 		.backing_format = q->backing_format,
 		.data_file = q->data_file,
+		.n_bitmaps = q->ext.n_bitmaps,
+		.bitmap_dir_size = q->ext.bitmap_dir_size,
+		.bitmap_dir_offset = q->ext.bitmap_dir_offset,
 	};
 }
 

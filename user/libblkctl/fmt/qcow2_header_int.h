@@ -12,12 +12,16 @@
  * struct blk_head_new - what the header shall say
  * @h: but for header_length and the place of the backing file's name
  * @backing_file, @backing_format, @data_file: NULL: none
+ * @n_bitmaps: with their directory; 0: none
  */
 struct blk_head_new {
 	struct qcow2_header h;
 	const char *backing_file;
 	const char *backing_format;
 	const char *data_file;
+	uint32_t n_bitmaps;
+	uint64_t bitmap_dir_size;
+	uint64_t bitmap_dir_offset;
 };
 
 /* Everything as it is; the names are borrowed from @q */

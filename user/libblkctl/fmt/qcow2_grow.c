@@ -48,6 +48,17 @@ static int extend(struct blk_qcow2 *q, uint64_t size, uint64_t from,
 	return ret;
 }
 
+/* QEMU may leave a file that ends within its last cluster, or sector. */
+static int whole_units(struct blk_qcow2 *q, int64_t *size, uint64_t unit)
+{
+	uint64_t to = blk_align_up((uint64_t)*size, unit);
+	int ret = to != (uint64_t)*size ? blk_file_truncate(q->f, to) : 0;
+
+	if (!ret)
+		*size = (int64_t)to;
+	return ret;
+}
+
 int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need)
 {
 	uint64_t unit = BLK_MAX(q->cs, q->f->block);
@@ -60,6 +71,11 @@ int blk_grow_file(struct blk_qcow2 *q, uint64_t from, uint64_t need)
 	if (q->f->is_bdev)
 		return need > (uint64_t)size ? -ENOSPC : 0;
 	need = blk_align_up(need, unit);
+	if (need > (uint64_t)size) {
+		ret = whole_units(q, &size, unit);
+		if (ret < 0)
+			return is_full(ret) ? -ENOSPC : ret;
+	}
 	if (need > (uint64_t)size) {
 		step = BLK_MIN(BLK_MAX((uint64_t)size / 16, MIN_STEP),
 			       MAX_STEP);

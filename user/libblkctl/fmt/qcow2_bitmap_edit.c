@@ -385,7 +385,7 @@ static int put_padded(struct bm_edit *x, const void *what, uint64_t n,
 static int put_bitmap(struct bm_edit *x, struct blk_bm *b)
 {
 	uint64_t *be blk_auto_free = NULL;
-	uint64_t off;
+	uint64_t off = 0;
 	int ret = put_data(x, b);
 
 	be = malloc(b->n * 8);

@@ -64,7 +64,7 @@ fails_with 1 "a chain without an end" img info --backing-chain top.qcow2
 like "$output" "leads back" "is found"
 equal "alone it is fine" top.qcow2
 
-qemu-img create -q -f qcow2 --object secret,id=s,data=x \
+patient qemu-img create -q -f qcow2 --object secret,id=s,data=x \
 	-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 e.qcow2 4M
 is "$(json info e.qcow2 | jq -c '[.encrypted, ."format-specific".data.encrypt.format]')" \
 	'[true,"luks"]' "encrypted: no key is needed"

@@ -130,6 +130,15 @@ json() {
 		to_entries | .[0].value'
 }
 
+# patient COMMAND...: again if it fails: on a busy machine QEMU's LUKS finds now and
+# then that a hash takes no time, and gives up
+patient() {
+	for _ in $(seq 20); do
+		"$@" 2>/dev/null && return
+	done
+	"$@"
+}
+
 # clean IMAGE [OPTION]...: no errors, no leaks, says QEMU
 clean() { qemu-img check -q "$@"; }
 

@@ -89,7 +89,7 @@ make_image() {
 	if [ "$1" = ours ]; then
 		img create -q -f qcow2 "${object[@]}" ${opts:+-o "$opts"} "$3" $SIZE
 	else
-		qemu-img create -q -f qcow2 "${object[@]}" ${opts:+-o "$opts"} "$3" $SIZE
+		patient qemu-img create -q -f qcow2 "${object[@]}" ${opts:+-o "$opts"} "$3" $SIZE
 	fi
 }
 

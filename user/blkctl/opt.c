@@ -78,7 +78,7 @@ static int parser_find(const struct parser *p, int val)
 	return -1;
 }
 
-static bool word_in(const char *words, const char *word)
+bool opt_word_in(const char *words, const char *word)
 {
 	size_t len = strlen(word);
 	const char *w = words;
@@ -131,7 +131,7 @@ static int store(const struct opt *o, void *base, const char *text,
 
 	if (o->maybe && !text)
 		text = "";
-	if (o->words && text && !word_in(o->words, text))
+	if (o->words && text && !opt_word_in(o->words, text))
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "'%s' is no %s (choose from: %s)", text,
 				     o->value ? o->value : o->name, o->words);

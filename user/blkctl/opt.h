@@ -93,6 +93,9 @@ static inline bool opt_takes_value(const struct opt *o)
 		(o->kind != OPT_ACTION || o->value);
 }
 
+/* Is it one of @words, which are separated by spaces? */
+bool opt_word_in(const char *words, const char *word);
+
 /* A table with the structure that it fills in. */
 struct opt_set {
 	const struct opt *opts;

@@ -261,3 +261,9 @@ int out_finish(struct blk_error *e)
 			     "cannot write the output: %s",
 			     strerror(errno ? errno : EIO));
 }
+
+void out_text(const char *s)
+{
+	for (; *s; s++)
+		putchar((unsigned char)*s < ' ' || *s == 127 ? '?' : *s);
+}

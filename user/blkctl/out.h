@@ -65,6 +65,9 @@ void out_lines(const struct out_line *lines, const json_t *object, bool bytes);
  */
 void out_document(struct cli *cli, const char *key, json_t *value);
 
+/* Names come from images: what a terminal would obey is not printed. */
+void out_text(const char *s);
+
 /* A warning: on stderr, or for the document of --json. */
 void out_warn(struct cli *cli, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

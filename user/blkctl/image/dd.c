@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/be.h"
 #include "image/create.h"
 #include "image/image.h"
 
@@ -147,11 +148,6 @@ static int make_target(struct dd *d, struct blk_error *e)
 				      BLK_IMG_UNSAFE, NULL, &d->target, e);
 }
 
-static bool is_zero(const uint8_t *buf, size_t len)
-{
-	return !*buf && !memcmp(buf, buf + 1, len - 1);
-}
-
 /* The target reads as zeroes: they stay holes. */
 static int copy_data(struct dd *d, uint8_t *buf, uint64_t at, size_t len,
 		     struct blk_error *e)
@@ -161,7 +157,7 @@ static int copy_data(struct dd *d, uint8_t *buf, uint64_t at, size_t len,
 
 	for (i = 0; !rc && i < len; i += n) {
 		n = len - i < ZERO_UNIT ? len - i : ZERO_UNIT;
-		if (!is_zero(buf + i, n))
+		if (!blk_is_zero(buf + i, n))
 			rc = blk_img_write(d->target, buf + i, n, at + i, e);
 	}
 	return rc;

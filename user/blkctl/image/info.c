@@ -258,17 +258,10 @@ static void print_size(const char *what, const json_t *o, const char *key,
 	putchar('\n');
 }
 
-/* Names come from the image: what a terminal would obey is not printed. */
-static void print_text(const char *s)
-{
-	for (; *s; s++)
-		putchar((unsigned char)*s < ' ' || *s == 127 ? '?' : *s);
-}
-
 static void print_value(const json_t *v)
 {
 	if (json_is_string(v))
-		print_text(json_string_value(v));
+		out_text(json_string_value(v));
 	else if (json_is_integer(v))
 		printf("%" JSON_INTEGER_FORMAT, json_integer_value(v));
 	else
@@ -328,7 +321,7 @@ static void print_snapshots(const json_t *list)
 		localtime_r(&t, &tm);
 		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
 		printf("%-9s ", json_string_value(json_object_get(s, "id")));
-		print_text(json_string_value(json_object_get(s, "name")));
+		out_text(json_string_value(json_object_get(s, "name")));
 		printf("%*s %8" JSON_INTEGER_FORMAT " %20s\n",
 		       (int)(17 - BLK_MIN(17, json_string_length(
 				json_object_get(s, "name")))), "",
@@ -412,11 +405,11 @@ static void print_graph(const json_t *list)
 			"data-file");
 
 		printf("%*s%s", i ? (int)(4 * i - 4) : 0, "", i ? "└── " : "");
-		print_text(json_string_value(json_object_get(o, "filename")));
+		out_text(json_string_value(json_object_get(o, "filename")));
 		printf(" (%s)", json_string_value(json_object_get(o, "format")));
 		if (data) {
 			printf(", data in ");
-			print_text(json_string_value(data));
+			out_text(json_string_value(data));
 		}
 		putchar('\n');
 	}

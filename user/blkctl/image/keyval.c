@@ -80,23 +80,11 @@ static const struct image_key *find(const struct image_key *keys,
 	return NULL;
 }
 
-static bool word_in(const char *words, const char *word)
-{
-	size_t len = strlen(word), n;
-
-	for (; *words; words += n + (words[n] == ' ')) {
-		n = strcspn(words, " ");
-		if (n == len && !memcmp(words, word, n))
-			return true;
-	}
-	return false;
-}
-
 /* QEMU's other words for on and off; NULL: none of them */
 static const char *as_switch(const char *v)
 {
-	return word_in("on yes true y", v) ? "on" :
-		word_in("off no false n", v) ? "off" : NULL;
+	return opt_word_in("on yes true y", v) ? "on" :
+		opt_word_in("off no false n", v) ? "off" : NULL;
 }
 
 static int check_value(const struct image_key *k, json_t *o,
@@ -109,7 +97,7 @@ static int check_value(const struct image_key *k, json_t *o,
 		json_object_set_new(o, k->name, json_string(on_off));
 		return 0;
 	}
-	if (k->words && !word_in(k->words, v))
+	if (k->words && !opt_word_in(k->words, v))
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "'%s' is no %s (choose from: %s)", v,
 				     k->name, k->words);

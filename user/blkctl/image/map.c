@@ -124,8 +124,7 @@ static void show_human(const struct piece *p)
 		printf("%#-16" PRIx64, p->offset);
 	else
 		printf("%-16s", p->compressed ? "compressed" : "encrypted");
-	for (const char *c = p->file; *c; c++)
-		putchar((unsigned char)*c < ' ' || *c == 127 ? '?' : *c);
+	out_text(p->file);
 	putchar('\n');
 }
 

@@ -152,11 +152,6 @@ static int read_below(struct rebase *b, uint64_t off, uint64_t len,
 	return n ? blk_img_read(b->below, b->new, n, off, e) : 0;
 }
 
-static bool is_zero(const uint8_t *p, uint64_t len)
-{
-	return !*p && !memcmp(p, p + 1, len - 1);
-}
-
 /* One cluster, or the part of it that the image does not map */
 static int keep(struct rebase *b, uint64_t at, uint64_t off, uint64_t len,
 		struct blk_error *e)
@@ -166,7 +161,7 @@ static int keep(struct rebase *b, uint64_t at, uint64_t off, uint64_t len,
 	/* a part of a cluster may stay unmapped where it reads as zeroes */
 	if (b->zero_flag && !((off + at) & (b->cs - 1)) &&
 	    len == BLK_MIN(b->cs, blk_img_size(b->top) - off - at) &&
-	    is_zero(b->old + at, len))
+	    blk_is_zero(b->old + at, len))
 		return blk_img_write_zeroes(b->top, off + at, len, true, e);
 	return blk_img_write(b->top, b->old + at, len, off + at, e);
 }

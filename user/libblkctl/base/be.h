@@ -6,6 +6,7 @@
 #define BLK_BASE_BE_H
 
 #include <endian.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -64,6 +65,20 @@ static inline uint64_t blk_align_down(uint64_t v, uint64_t a)
 static inline uint64_t blk_align_up(uint64_t v, uint64_t a)
 {
 	return (v + a - 1) & ~(a - 1);
+}
+
+/* Rounded up; @b is not 0 */
+static inline uint64_t blk_div_up(uint64_t a, uint64_t b)
+{
+	return a / b + !!(a % b);
+}
+
+/* Are all bytes zeroes?  Of none they are. */
+static inline bool blk_is_zero(const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+
+	return !len || (!*p && !memcmp(p, p + 1, len - 1));
 }
 
 #endif

@@ -128,11 +128,6 @@ int blk_qcow2_new_check(const struct blk_qcow2_new *n, struct blk_error *e)
 	return 0;
 }
 
-static uint64_t div_up(uint64_t a, uint64_t b)
-{
-	return a / b + !!(a % b);
-}
-
 /* The refcounts of all that is here must be here too: grows until it fits. */
 static void lay_out(struct maker *m)
 {
@@ -140,18 +135,18 @@ static void lay_out(struct maker *m)
 	uint64_t counts = cs * 8 / m->n->refcount_bits, blocks;
 	struct layout *l = &m->at;
 
-	l->l1_n = div_up(m->h.l1_size * 8ULL, cs);
-	l->luks_n = div_up(m->luks_bytes, cs);
+	l->l1_n = blk_div_up(m->h.l1_size * 8ULL, cs);
+	l->luks_n = blk_div_up(m->luks_bytes, cs);
 	l->table_n = 1;
 	l->block_n = 1;
 	for (;;) {
 		l->end = 1 + l->table_n + l->block_n + l->l1_n + l->luks_n;
-		blocks = div_up(l->end, counts);
+		blocks = blk_div_up(l->end, counts);
 		if (blocks == l->block_n &&
-		    div_up(blocks * 8, cs) == l->table_n)
+		    blk_div_up(blocks * 8, cs) == l->table_n)
 			break;
 		l->block_n = blocks;
-		l->table_n = div_up(blocks * 8, cs);
+		l->table_n = blk_div_up(blocks * 8, cs);
 	}
 	l->table = 1;
 	l->block = l->table + l->table_n;

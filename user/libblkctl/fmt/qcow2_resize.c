@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/be.h"
 #include "fmt/qcow2_edit_int.h"
 
 #define HEADER_SIZE_AT		24U
@@ -211,11 +212,6 @@ struct tail {
 	uint8_t *buf;		/* the cluster */
 };
 
-static bool is_zero(const uint8_t *p, uint64_t len)
-{
-	return !len || (!*p && !memcmp(p, p + 1, len - 1));
-}
-
 /* Zeroes in the host cluster behind the end; a shared one is copied. */
 static int zero_host_tail(struct blk_edit *d, struct tail *t)
 {
@@ -224,7 +220,7 @@ static int zero_host_tail(struct blk_edit *d, struct tail *t)
 	uint64_t rc, copy;
 	int ret = blk_file_read(q->f, t->buf, q->cs, host);
 
-	if (ret < 0 || is_zero(t->buf + t->used, q->cs - t->used))
+	if (ret < 0 || blk_is_zero(t->buf + t->used, q->cs - t->used))
 		return ret;
 	memset(t->buf + t->used, 0, q->cs - t->used);
 	ret = blk_refcount_read(q, host >> q->h.cluster_bits, &rc);

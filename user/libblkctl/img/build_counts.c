@@ -20,11 +20,6 @@
 #define HEADER_TABLE_OFFSET	48U
 #define HEADER_TABLE_CLUSTERS	56U
 
-static uint64_t div_up(uint64_t a, uint64_t b)
-{
-	return a / b + !!(a % b);
-}
-
 static uint32_t order_of(const struct blk_build *b)
 {
 	return b->m->h.refcount_order;
@@ -129,7 +124,7 @@ static int place_blocks(struct blk_build *b, struct blk_error *e)
 	uint64_t i, n;
 	int rc = 0;
 
-	for (i = 0; !rc && i < div_up(b->end, per_block(b)); i++) {
+	for (i = 0; !rc && i < blk_div_up(b->end, per_block(b)); i++) {
 		if (i >= b->n_blocks) {
 			uint64_t *v = realloc(b->block, 2 * (i + 1) * 8);
 
@@ -148,7 +143,7 @@ static int place_blocks(struct blk_build *b, struct blk_error *e)
 
 static int place_table(struct blk_build *b, struct blk_error *e)
 {
-	uint64_t cs = b->m->cs, n = div_up(b->end, per_block(b)), i;
+	uint64_t cs = b->m->cs, n = blk_div_up(b->end, per_block(b)), i;
 	int rc;
 
 	if (n * 8 <= b->table_bytes)
@@ -156,7 +151,7 @@ static int place_table(struct blk_build *b, struct blk_error *e)
 	for (i = 0; i < b->table_bytes / cs; i++)
 		b->count[b->table_at / cs + i] = 0;
 	/* its own clusters may need one more block */
-	n = div_up((n + 2) * 8, cs);
+	n = blk_div_up((n + 2) * 8, cs);
 	if (n * cs > QCOW2_MAX_REFTABLE_BYTES)
 		return blk_error_set(e, BLK_ERR_FAILED, EFBIG,
 				     "'%s' becomes too large for its clusters",
@@ -216,7 +211,7 @@ int img_counts_store(struct blk_build *b, struct blk_error *e)
 		buf = NULL;
 		return img_no_memory(e);
 	}
-	n = div_up(b->end, per_block(b));
+	n = blk_div_up(b->end, per_block(b));
 	for (i = 0; !rc && i < n; i++)
 		rc = write_block(b, i, buf);
 	if (!rc)

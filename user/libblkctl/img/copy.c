@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/be.h"
 #include "codec/deflate.h"
 #include "img/copy.h"
 #include "img/img_int.h"
@@ -52,21 +53,6 @@ struct worker {
 #define EMPTY	0U
 #define PLAIN	SIZE_MAX
 
-static uint64_t min(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static bool is_zero(const uint8_t *p, size_t len)
-{
-	static const uint8_t zeroes[64];
-
-	if (len < sizeof(zeroes))
-		return !memcmp(p, zeroes, len);
-	return !memcmp(p, zeroes, sizeof(zeroes)) &&
-		!memcmp(p, p + sizeof(zeroes), len - sizeof(zeroes));
-}
-
 /*
  * Sources
  */
@@ -99,8 +85,8 @@ static int look(const struct blk_copy *c, uint64_t off, uint64_t len,
 	*x = (struct blk_extent){ .len = len };
 	if (!m)
 		return 0;
-	return c->own ? blk_img_map_own(m, at, min(len, left), x, e) :
-		blk_img_map(m, at, min(len, left), x, e);
+	return c->own ? blk_img_map_own(m, at, BLK_MIN(len, left), x, e) :
+		blk_img_map(m, at, BLK_MIN(len, left), x, e);
 }
 
 static int read_chunk(const struct blk_copy *c, uint8_t *buf, uint64_t off,
@@ -112,7 +98,7 @@ static int read_chunk(const struct blk_copy *c, uint8_t *buf, uint64_t off,
 		uint64_t left = len, at = off, n;
 		struct blk_img *m = source_at(c, &at, &left);
 
-		n = min(left, len);
+		n = BLK_MIN(left, len);
 		if (m)
 			rc = blk_img_read(m, buf, n, at, e);
 		else
@@ -189,7 +175,7 @@ static bool take(struct run *r, struct worker *w)
 			continue;
 		}
 		w->off = r->off;
-		w->len = min(CHUNK, c->total - r->off);
+		w->len = BLK_MIN(CHUNK, c->total - r->off);
 		w->seq = r->taken++;
 		r->off += w->len;
 		return true;
@@ -222,14 +208,14 @@ static int judge_one(struct worker *w, uint64_t i)
 	const struct blk_copy *c = w->r->c;
 	uint64_t u = c->unit;
 	bool mapped;
-	int rc = is_mapped(c, w->off + i * u, min(u, w->len - i * u), &mapped,
+	int rc = is_mapped(c, w->off + i * u, BLK_MIN(u, w->len - i * u), &mapped,
 			   &w->e);
 
 	w->host[i] = c->hide && mapped;
 	w->size[i] = PLAIN;
 	if (rc)
 		return rc;
-	if (!mapped || (c->sparse && is_zero(w->buf + i * u, u) &&
+	if (!mapped || (c->sparse && blk_is_zero(w->buf + i * u, u) &&
 			!(c->hide && c->no_zeroes)))
 		w->size[i] = EMPTY;
 	else if (c->compress &&
@@ -346,7 +332,7 @@ static int write_build(struct worker *w)
 		len = n * c->unit;
 		/* a data file ends where the disk does */
 		if (w->host[i] == w->off + i * c->unit)
-			len = min(len, w->len - i * c->unit);
+			len = BLK_MIN(len, w->len - i * c->unit);
 		if (w->size[i] == PLAIN) {
 			blk_build_encrypt(c->build, w->host[i],
 					  w->buf + i * c->unit,
@@ -367,14 +353,14 @@ static int write_raw(struct worker *w)
 
 	for (i = 0; !rc && i < w->len; i += n) {
 		bool zero = c->sparse &&
-			is_zero(w->buf + i, min(s, w->len - i));
+			blk_is_zero(w->buf + i, BLK_MIN(s, w->len - i));
 
-		for (n = min(s, w->len - i); i + n < w->len;
-		     n += min(s, w->len - i - n))
-			if ((c->sparse && is_zero(w->buf + i + n,
-					min(s, w->len - i - n))) != zero)
+		for (n = BLK_MIN(s, w->len - i); i + n < w->len;
+		     n += BLK_MIN(s, w->len - i - n))
+			if ((c->sparse && blk_is_zero(w->buf + i + n,
+					BLK_MIN(s, w->len - i - n))) != zero)
 				break;
-		len = min(n, w->len - i);
+		len = BLK_MIN(n, w->len - i);
 		if (zero && c->raw_zeroed)
 			continue;
 		if (!zero || blk_file_zero(c->raw, w->off + i, len))
@@ -452,7 +438,7 @@ int blk_copy_run(const struct blk_copy *c, struct blk_error *e)
 {
 	struct run r = { .c = c };
 	struct worker w[THREADS_MAX] = { 0 };
-	unsigned int i, n = 0, threads = min(c->threads, THREADS_MAX);
+	unsigned int i, n = 0, threads = BLK_MIN(c->threads, THREADS_MAX);
 
 	pthread_mutex_init(&r.lock, NULL);
 	pthread_cond_init(&r.turned, NULL);

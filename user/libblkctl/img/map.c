@@ -9,12 +9,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/be.h"
 #include "img/img_int.h"
-
-static uint64_t min(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
 
 /* Which part of a cluster an entry is about: a cluster, or a subcluster */
 struct piece {
@@ -122,7 +118,7 @@ static int run_of(struct blk_img *m, const uint8_t *table, uint64_t off,
 			break;
 		next = (at & ~(unit - 1)) + unit;
 	}
-	*run = min(at, off + len) - off;
+	*run = BLK_MIN(at, off + len) - off;
 	return 0;
 }
 
@@ -134,12 +130,12 @@ static bool is_sparse(const struct blk_file *f, uint64_t host, uint64_t *len)
 	if (data < 0)
 		return errno == ENXIO;
 	if ((uint64_t)data > host) {
-		*len = min(*len, data - host);
+		*len = BLK_MIN(*len, data - host);
 		return true;
 	}
 	hole = lseek(f->fd, host, SEEK_HOLE);
 	if (hole > (off_t)host)
-		*len = min(*len, hole - host);
+		*len = BLK_MIN(*len, hole - host);
 	return false;
 }
 
@@ -151,7 +147,7 @@ static int map_qcow2(struct blk_img *m, uint64_t off, uint64_t len,
 	const uint8_t *table;
 	int rc;
 
-	len = min(len, span - (off & (span - 1)));
+	len = BLK_MIN(len, span - (off & (span - 1)));
 	pthread_mutex_lock(&m->lock);
 	rc = img_table_get(m, off, &table, e);
 	if (!rc && table)
@@ -190,7 +186,7 @@ int blk_img_map_own(struct blk_img *m, uint64_t off, uint64_t len,
 		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
 				     "%llu is not on the disk of '%s'",
 				     (unsigned long long)off, m->name);
-	len = min(len, m->size - off);
+	len = BLK_MIN(len, m->size - off);
 	if (m->q)
 		return map_qcow2(m, off, len, out, e);
 	map_raw(m, off, len, out);

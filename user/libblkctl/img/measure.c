@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "base/be.h"
 #include "img/measure.h"
 
 #define L1_ENTRY	8U
@@ -17,14 +18,9 @@
 #define LUKS_SLOTS	8U
 #define LUKS_STRIPES	4000U
 
-static uint64_t div_up(uint64_t a, uint64_t b)
-{
-	return a / b + !!(a % b);
-}
-
 static uint64_t up(uint64_t a, uint64_t unit)
 {
-	return div_up(a, unit) * unit;
+	return blk_div_up(a, unit) * unit;
 }
 
 /*
@@ -41,8 +37,8 @@ static uint64_t refcount_clusters(const struct blk_measure *m, uint64_t n)
 		uint64_t blocks;
 
 		last = all;
-		blocks = div_up(n + last, per_block);
-		all = blocks + div_up(blocks, per_table);
+		blocks = blk_div_up(n + last, per_block);
+		all = blocks + blk_div_up(blocks, per_table);
 	} while (all != last);
 	return all;
 }
@@ -63,7 +59,7 @@ static int check(const struct blk_measure *m, uint64_t size,
 	if (size > INT64_MAX - c)
 		return blk_error_set(e, BLK_ERR_USAGE, EFBIG,
 				     "no image is that large");
-	tables = div_up(size / c, c / l2_entry);
+	tables = blk_div_up(size / c, c / l2_entry);
 	if (tables * L1_ENTRY <= QCOW2_MAX_L1_BYTES)
 		return 0;
 	blk_error_set(e, BLK_ERR_USAGE, EFBIG,
@@ -81,9 +77,9 @@ int blk_measure_qcow2(const struct blk_measure *m, uint64_t size,
 
 	if (rc)
 		return rc;
-	data = div_up(size, c);
-	l2 = div_up(data, c / l2_entry);
-	l1 = div_up(l2, c / L1_ENTRY);
+	data = blk_div_up(size, c);
+	l2 = blk_div_up(data, c / l2_entry);
+	l1 = blk_div_up(l2, c / L1_ENTRY);
 	n = 1 + l1 + l2 + data;
 	n += refcount_clusters(m, n);
 	*out = n * c + up(m->header_bytes, c);
@@ -116,7 +112,7 @@ int blk_measure_data(struct blk_img *src, uint64_t cluster_size,
 
 uint64_t blk_measure_luks(unsigned int key_bytes)
 {
-	uint64_t slot = div_up((uint64_t)key_bytes * LUKS_STRIPES, LUKS_SECTOR);
+	uint64_t slot = blk_div_up((uint64_t)key_bytes * LUKS_STRIPES, LUKS_SECTOR);
 
 	return LUKS_SECTOR * (LUKS_ALIGN + LUKS_SLOTS * up(slot, LUKS_ALIGN));
 }

@@ -218,20 +218,21 @@ group_unit() {
 	scripts unit
 }
 
-# scripts GROUP: of tests/GROUP, which run here and find the programs in $BIN
+# scripts GROUP [VARIANT]: of tests/GROUP, which run here and find the programs in
+# $BIN
 scripts() {
-	local f
+	local f bin=$REPO/build/user/gcc${2-}
 	for f in "tests/$1"/*.sh; do
 		# lib.sh: what they share
 		[ ! -e "$f" ] || [ "${f##*/}" = lib.sh ] || run_ktap "$1/$(basename "$f" .sh)" \
-			env BIN="$REPO/build/user/gcc" bash "$f"
+			env BIN="$bin" bash "$f"
 	done
 }
 
 group_image() {
 	any_wanted image tests/image/*.sh || return 0
-	check image/build make -s -j2 user
-	scripts image
+	check image/build make -s -j2 user SAN=1
+	scripts image -san
 }
 
 group_daemon() {

@@ -61,8 +61,8 @@ bool audit_stopped(struct audit *a)
 		(a->watch && a->watch->stop && a->watch->stop(a->watch->opaque));
 }
 
-int audit_count(struct audit *a, uint64_t off, uint64_t len, uint64_t by,
-		uint64_t at)
+int audit_count(struct audit *a, struct blk_refs *refs, uint64_t off,
+		uint64_t len, uint64_t by, uint64_t at)
 {
 	uint32_t bits = a->q->h.cluster_bits;
 	uint64_t first = off >> bits, end;
@@ -77,12 +77,14 @@ int audit_count(struct audit *a, uint64_t off, uint64_t len, uint64_t by,
 		return 0;
 	}
 	end = ((off + len - 1) >> bits) + 1;
-	return blk_refs_add_run(&a->refs, first, end - first, by);
+	return blk_refs_add_run(refs, first, end - first, by);
 }
 
 static int count_run(void *opaque, uint64_t off, uint64_t len)
 {
-	return audit_count(opaque, off, len, 1, off);
+	struct audit *a = opaque;
+
+	return audit_count(a, &a->refs, off, len, 1, off);
 }
 
 static int visit_snapshot(void *opaque, const struct blk_snap *s)
@@ -124,23 +126,24 @@ static int audit_snapshots(struct audit *a)
 	q->lenient = true;
 	ret = blk_walk_snapshot_table(q, visit_snapshot, a, &bytes, a->e);
 	q->lenient = false;
-	return ret ? ret : audit_count(a, q->h.snapshots_offset, bytes, 1, 60);
+	return ret ? ret : audit_count(a, &a->refs, q->h.snapshots_offset,
+				       bytes, 1, 60);
 }
 
 static int audit_structures(struct audit *a)
 {
 	struct blk_qcow2 *q = a->q;
-	int ret = audit_count(a, 0, q->cs, 1, 0);
+	int ret = audit_count(a, &a->refs, 0, q->cs, 1, 0);
 
 	if (!ret)
 		ret = audit_l1(a, q->h.l1_table_offset, q->h.l1_size, true);
 	if (!ret)
 		ret = audit_snapshots(a);
 	if (!ret)
-		ret = audit_count(a, q->h.refcount_table_offset, q->rt_n * 8,
-				  1, 48);
+		ret = audit_count(a, &a->refs, q->h.refcount_table_offset,
+				  q->rt_n * 8, 1, 48);
 	if (!ret && q->ext.has_crypto)
-		ret = audit_count(a, q->ext.crypto_offset,
+		ret = audit_count(a, &a->refs, q->ext.crypto_offset,
 				  q->ext.crypto_length, 1, 0);
 	return ret ? ret : blk_walk_bitmaps(q, count_run, a, a->e);
 }
@@ -170,7 +173,7 @@ static int begin(struct audit *a)
 				     q->f->path);
 	a->out->total_clusters = (q->h.size + q->cs - 1) >> q->h.cluster_bits;
 	a->out->finding = calloc(BLK_AUDIT_FINDINGS, sizeof(*a->out->finding));
-	a->single = calloc(a->limit / 64 + 1, sizeof(*a->single));
+	a->single = calloc(a->limit / 64 + 2, sizeof(*a->single));
 	if (!a->out->finding || !a->single ||
 	    blk_refs_init(&a->refs, a->limit))
 		return -ENOMEM;
@@ -194,8 +197,10 @@ static int check(struct audit *a, unsigned int threads)
 	if (!ret)
 		ret = audit_compare(a);
 	a->out->memory = a->refs.bytes + a->limit / 8 +
-		(a->refs.n >> 12) * 16 + a->room * sizeof(*a->table) +
-		a->out->threads * a->q->cs;
+		a->thread_bytes + a->room * sizeof(*a->table) +
+		a->out->threads * (sizeof(struct blk_refs_page) *
+				   (a->refs.n >> BLK_REFS_PAGE_BITS) +
+				   audit_batch(a->q) * a->q->cs);
 	return ret;
 }
 

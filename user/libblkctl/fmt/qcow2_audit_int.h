@@ -29,8 +29,10 @@ struct audit_sums {
 
 /**
  * struct audit - a check under way
- * @refs: references by cluster; threads add to it
+ * @refs: references by cluster
  * @single: a bit for each cluster whose refcount on disk is 1
+ * @sure: nothing is wrong with the places of the refcount blocks, so that
+ *        @single is all that there is to know
  * @file_len: bytes
  * @clusters: in the file, rounded up
  * @limit: clusters that are counted
@@ -45,11 +47,13 @@ struct audit {
 	struct blk_audit *out;
 	struct blk_refs refs;
 	uint64_t *single;
+	bool sure;
 	int64_t file_len;
 	uint64_t clusters;
 	uint64_t limit;
 	struct audit_table *table;
 	size_t n_tables, room;
+	uint64_t thread_bytes;	/* that threads counted in */
 	atomic_size_t next;
 	atomic_int failed;
 	pthread_mutex_t lock;
@@ -59,9 +63,9 @@ struct audit {
 void audit_say(struct audit *a, enum blk_audit_kind kind, uint64_t by,
 	       uint64_t at, uint64_t len, const char *fmt, ...)
 	__attribute__((format(printf, 6, 7)));
-/* References to bytes; 0, or -errno that ends the check */
-int audit_count(struct audit *a, uint64_t off, uint64_t len, uint64_t by,
-		uint64_t at);
+/* References to bytes, into @refs; 0, or -errno that ends the check */
+int audit_count(struct audit *a, struct blk_refs *refs, uint64_t off,
+		uint64_t len, uint64_t by, uint64_t at);
 bool audit_stopped(struct audit *a);
 /* Is the refcount 1 on disk?  -1: nobody can say */
 int audit_single(const struct audit *a, uint64_t cluster);
@@ -69,8 +73,35 @@ int audit_single(const struct audit *a, uint64_t cluster);
 /* qcow2_audit_tables.c */
 int audit_l1(struct audit *a, uint64_t off, uint32_t n, bool active);
 void audit_sort_tables(struct audit *a);
+/* How many tables a thread takes at once */
+size_t audit_batch(const struct blk_qcow2 *q);
 /* Reads all tables, by several threads. */
 int audit_tables(struct audit *a, unsigned int threads);
+
+/**
+ * struct audit_reader - a thread that reads tables
+ * @refs: what it counts in
+ * @t: the table
+ * @expect: where the next cluster is if the file is not fragmented
+ */
+struct audit_reader {
+	struct audit *a;
+	struct blk_refs *refs;
+	struct blk_refs own;
+	const struct audit_table *t;
+	struct audit_sums s;
+	uint8_t *buf;
+	uint64_t expect;
+	int ret;
+};
+
+/* qcow2_audit_plain.c */
+/*
+ * Counts the entries of the table at @buf from byte @i on, until there is one
+ * that has to be looked at closely; its place, or the table's end.  Failures
+ * are in r->ret.
+ */
+uint64_t audit_plain(struct audit_reader *r, const uint8_t *buf, uint64_t i);
 
 /* qcow2_audit_refcounts.c */
 int audit_load_single(struct audit *a);

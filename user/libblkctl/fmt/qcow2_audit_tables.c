@@ -4,11 +4,8 @@
  *
  * Owns the list of L2 tables and the threads that read them.  Must not write.
  * Locking: threads share struct audit: the next table is taken by an atomic
- * counter, counts are added under the page's lock, findings under a.lock; each
- * thread's own sums are added when it ends.
- *
- * Entries that follow each other in the file, as most do, are counted as one
- * run.
+ * counter, findings are added under a.lock; each thread has counts and sums of
+ * its own, which are added when it ends.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,21 +15,12 @@
 #define MAX_THREADS	16U
 #define MAX_TABLES	(8U << 20)
 #define L1_WINDOW	(1U << 20)
-
-/**
- * struct reader - one thread
- * @run, @run_n: clusters that are not counted yet
- * @expect: where the next cluster is if the file is not fragmented
+#define BATCH_BYTES	(256U << 10)	/* of tables, read at once */
+/*
+ * That all threads together may count, a byte or more for each: a larger file
+ * has fewer threads.
  */
-struct reader {
-	struct audit *a;
-	const struct audit_table *t;
-	struct audit_sums s;
-	uint8_t *buf;
-	uint64_t run, run_n;
-	uint64_t expect;
-	int ret;
-};
+#define THREAD_CLUSTERS	(256ULL << 20)
 
 static int compare_tables(const void *x, const void *y)
 {
@@ -94,7 +82,7 @@ static int l1_entry(struct audit *a, uint64_t entry, uint64_t at, bool active)
 			  (unsigned long long)off);
 	if (active && audit_right_l1(entry) != entry)
 		a->out->entries++;
-	ret = audit_count(a, off, a->q->cs, 1, at);
+	ret = audit_count(a, &a->refs, off, a->q->cs, 1, at);
 	if (!ret)
 		ret = room_for_table(a);
 	if (ret < 0)
@@ -116,7 +104,8 @@ int audit_l1(struct audit *a, uint64_t off, uint32_t n, bool active)
 {
 	uint64_t len = (uint64_t)n * 8;
 	uint8_t *buf blk_auto_free = n ? malloc(L1_WINDOW) : NULL;
-	int ret = n ? audit_count(a, off, len, 1, active ? 40 : off) : 0;
+	int ret = n ? audit_count(a, &a->refs, off, len, 1,
+				  active ? 40 : off) : 0;
 
 	if (n && !buf)
 		return -ENOMEM;
@@ -139,35 +128,7 @@ int audit_l1(struct audit *a, uint64_t off, uint32_t n, bool active)
 	return ret;
 }
 
-/* What is in the run so far */
-static int flush_run(struct reader *r)
-{
-	uint64_t n = r->run_n;
-
-	r->run_n = 0;
-	return n ? blk_refs_add_run(&r->a->refs, r->run, n, r->t->all) : 0;
-}
-
-/* A cluster of data; aligned and in the file: into the run */
-static int count_cluster(struct reader *r, uint64_t off, uint64_t at)
-{
-	struct audit *a = r->a;
-	uint64_t c = off >> a->q->h.cluster_bits;
-	int ret;
-
-	if (off & (a->q->cs - 1) || c >= a->clusters)
-		return audit_count(a, off, a->q->cs, r->t->all, at);
-	if (r->run_n && c == r->run + r->run_n) {
-		r->run_n++;
-		return 0;
-	}
-	ret = flush_run(r);
-	r->run = c;
-	r->run_n = 1;
-	return ret;
-}
-
-static void say(struct reader *r, uint64_t by, uint64_t at, uint64_t entry,
+static void say(struct audit_reader *r, uint64_t by, uint64_t at, uint64_t entry,
 		const char *what)
 {
 	if (by)
@@ -176,7 +137,7 @@ static void say(struct reader *r, uint64_t by, uint64_t at, uint64_t entry,
 			  what);
 }
 
-static int compressed(struct reader *r, uint64_t entry, uint64_t bitmap,
+static int compressed(struct audit_reader *r, uint64_t entry, uint64_t bitmap,
 		      uint64_t at)
 {
 	struct blk_qcow2 *q = r->a->q;
@@ -193,11 +154,11 @@ static int compressed(struct reader *r, uint64_t entry, uint64_t bitmap,
 	r->s.allocated += r->t->active;
 	r->s.fragmented += r->t->active;
 	r->s.compressed += r->t->active;
-	return audit_count(r->a, qcow2_compressed_offset(entry, bits),
+	return audit_count(r->a, r->refs, qcow2_compressed_offset(entry, bits),
 			   qcow2_compressed_length(entry, bits), r->t->all, at);
 }
 
-static void check_copied(struct reader *r, uint64_t entry, uint64_t off,
+static void check_copied(struct audit_reader *r, uint64_t entry, uint64_t off,
 			 uint64_t at)
 {
 	struct blk_qcow2 *q = r->a->q;
@@ -211,7 +172,7 @@ static void check_copied(struct reader *r, uint64_t entry, uint64_t off,
 }
 
 /* Normal, or zero with a place */
-static int allocated(struct reader *r, uint64_t entry, uint64_t bitmap,
+static int allocated(struct audit_reader *r, uint64_t entry, uint64_t bitmap,
 		     uint64_t at)
 {
 	struct blk_qcow2 *q = r->a->q;
@@ -232,10 +193,11 @@ static int allocated(struct reader *r, uint64_t entry, uint64_t bitmap,
 	if (r->expect && off != r->expect)
 		r->s.fragmented += r->t->active;
 	r->expect = off + q->cs;
-	return blk_q_has_data_file(q) ? 0 : count_cluster(r, off, at);
+	return blk_q_has_data_file(q) ? 0 :
+		audit_count(r->a, r->refs, off, q->cs, r->t->all, at);
 }
 
-static int l2_entry(struct reader *r, uint64_t entry, uint64_t bitmap,
+static int l2_entry(struct audit_reader *r, uint64_t entry, uint64_t bitmap,
 		    uint64_t at)
 {
 	struct blk_qcow2 *q = r->a->q;
@@ -256,38 +218,69 @@ static int l2_entry(struct reader *r, uint64_t entry, uint64_t bitmap,
 	return 0;
 }
 
-static int read_table(struct reader *r)
+static int read_entries(struct audit_reader *r, const uint8_t *buf)
 {
 	struct blk_qcow2 *q = r->a->q;
 	bool ext = blk_q_has_extl2(q);
-	int ret = blk_file_read(q->f, r->buf, q->cs, r->t->off);
+	uint64_t i = 0;
+	int ret = 0;
 
-	if (ret < 0)
-		return ret;
 	r->expect = 0;
-	for (uint64_t i = 0; i < q->cs && !ret; i += ext ? 16 : 8) {
-		uint64_t entry = blk_get_be64(r->buf + i);
-		uint64_t bitmap = ext ? blk_get_be64(r->buf + i + 8) : 0;
+	while (!ret) {
+		uint64_t entry, bitmap;
 
+		i = audit_plain(r, buf, i);
+		if (i >= q->cs || r->ret)
+			break;
+		entry = blk_get_be64(buf + i);
+		bitmap = ext ? blk_get_be64(buf + i + 8) : 0;
 		if (entry | bitmap)
 			ret = l2_entry(r, entry, bitmap, r->t->off + i);
+		i += ext ? 16 : 8;
 	}
-	return ret ? ret : flush_run(r);
+	return r->ret ? r->ret : ret;
+}
+
+size_t audit_batch(const struct blk_qcow2 *q)
+{
+	return BLK_MAX(BATCH_BYTES / q->cs, 1U);
+}
+
+/* Tables [i, end): those that are side by side in the file, at once */
+static int read_tables(struct audit_reader *r, size_t i, size_t end)
+{
+	struct audit *a = r->a;
+	uint64_t cs = a->q->cs;
+	int ret = 0;
+
+	while (i < end && !ret) {
+		const struct audit_table *t = &a->table[i];
+		size_t n = 1;
+
+		while (i + n < end && t[n].off == t->off + n * cs)
+			n++;
+		ret = blk_file_read(a->q->f, r->buf, n * cs, t->off);
+		for (size_t k = 0; k < n && !ret; k++) {
+			r->t = &t[k];
+			ret = audit_stopped(a) ? -ECANCELED :
+				read_entries(r, r->buf + k * cs);
+			if (a->watch && a->watch->done)
+				a->watch->done(a->watch->opaque);
+		}
+		i += n;
+	}
+	return ret;
 }
 
 static void *run_reader(void *arg)
 {
-	struct reader *r = arg;
+	struct audit_reader *r = arg;
 	struct audit *a = r->a;
-	size_t i;
+	size_t batch = audit_batch(a->q), i;
 
 	while (!r->ret &&
-	       (i = atomic_fetch_add(&a->next, 1)) < a->n_tables) {
-		r->t = &a->table[i];
-		r->ret = audit_stopped(a) ? -ECANCELED : read_table(r);
-		if (a->watch && a->watch->done)
-			a->watch->done(a->watch->opaque);
-	}
+	       (i = atomic_fetch_add(&a->next, batch)) < a->n_tables)
+		r->ret = read_tables(r, i, BLK_MIN(i + batch, a->n_tables));
 	if (r->ret)
 		atomic_store(&a->failed, 1);
 	return NULL;
@@ -308,11 +301,12 @@ static unsigned int pick_threads(const struct audit *a, unsigned int threads)
 	if (!threads)
 		threads = cpus > 0 ? (unsigned int)BLK_MIN(cpus, 8L) : 1;
 	threads = BLK_MIN(threads, MAX_THREADS);
+	threads = (unsigned int)BLK_MIN(threads, THREAD_CLUSTERS / a->limit);
 	return (unsigned int)BLK_MAX(1U, BLK_MIN(threads, a->n_tables / 4));
 }
 
 /* The first of several failures that is not only the end of the others */
-static int join(struct audit *a, struct reader *r, pthread_t *id,
+static int join(struct audit *a, struct audit_reader *r, pthread_t *id,
 		unsigned int n)
 {
 	int ret = 0;
@@ -321,6 +315,10 @@ static int join(struct audit *a, struct reader *r, pthread_t *id,
 		if (i)
 			pthread_join(id[i], NULL);
 		add_sums(a->out, &r[i].s);
+		a->thread_bytes += r[i].own.bytes;
+		if (i && !r[i].ret)
+			r[i].ret = blk_refs_merge(&a->refs, &r[i].own);
+		blk_refs_free(&r[i].own);
 		if (r[i].ret && (!ret || ret == -ECANCELED))
 			ret = r[i].ret;
 	}
@@ -329,12 +327,24 @@ static int join(struct audit *a, struct reader *r, pthread_t *id,
 	return ret;
 }
 
+/* A thread that cannot be is not needed. */
+static bool start(struct audit_reader *r, pthread_t *id)
+{
+	r->refs = &r->own;
+	if (blk_refs_init(&r->own, r->a->limit))
+		return false;
+	if (!pthread_create(id, NULL, run_reader, r))
+		return true;
+	blk_refs_free(&r->own);
+	return false;
+}
+
 int audit_tables(struct audit *a, unsigned int threads)
 {
-	struct reader r[MAX_THREADS] = { 0 };
+	struct audit_reader r[MAX_THREADS] = { 0 };
 	pthread_t id[MAX_THREADS];
 	uint8_t *mem blk_auto_free = NULL;
-	size_t each = BLK_MAX(a->q->cs, 4096U);
+	size_t each = BLK_MAX(audit_batch(a->q) * a->q->cs, 4096U);
 	unsigned int n = pick_threads(a, threads), started = 1;
 
 	if (posix_memalign((void **)&mem, 4096, n * each))
@@ -342,9 +352,10 @@ int audit_tables(struct audit *a, unsigned int threads)
 	if (a->watch && a->watch->tables)
 		a->watch->tables(a->watch->opaque, a->n_tables);
 	for (unsigned int i = 0; i < n; i++)
-		r[i] = (struct reader){ .a = a, .buf = mem + i * each };
-	while (started < n &&
-	       !pthread_create(&id[started], NULL, run_reader, &r[started]))
+		r[i] = (struct audit_reader){
+			.a = a, .refs = &a->refs, .buf = mem + i * each,
+		};
+	while (started < n && start(&r[started], &id[started]))
 		started++;
 	a->out->threads = started;
 	run_reader(&r[0]);

@@ -6,19 +6,30 @@
 #ifndef BLK_FMT_QCOW2_CHECK_INT_H
 #define BLK_FMT_QCOW2_CHECK_INT_H
 
-#include <stdatomic.h>
-
 #include "fmt/qcow2_int.h"
 
 /*
  * Counts by cluster, in pages that are there when something in them is counted
  * and whose numbers become wider when they must.
  */
-struct blk_refs_page;
+#define BLK_REFS_PAGE_BITS	12U
+#define BLK_REFS_PAGE	(1U << BLK_REFS_PAGE_BITS)	/* clusters */
+
+struct blk_refs_page {
+	union {
+		void *mem;	/* NULL: all are 0 */
+		uint8_t *u8;
+		uint16_t *u16;
+		uint32_t *u32;
+		uint64_t *u64;
+	};
+	uint8_t order;		/* log2 of the bytes of a count */
+};
+
 struct blk_refs {
 	uint64_t n;		/* clusters that can be counted: [0, n) */
 	struct blk_refs_page *page;
-	atomic_uint_fast64_t bytes;	/* of all pages */
+	uint64_t bytes;		/* of all pages */
 };
 
 /* qcow2_refs.c */
@@ -28,9 +39,15 @@ void blk_refs_free(struct blk_refs *r);
 uint64_t blk_refs_get(const struct blk_refs *r, uint64_t cluster);
 /* -ENOMEM also when the counts would need too much memory */
 int blk_refs_add(struct blk_refs *r, uint64_t cluster, uint64_t by);
-/* @n clusters from @from, by any thread at once with others of its kind */
 int blk_refs_add_run(struct blk_refs *r, uint64_t from, uint64_t n,
 		     uint64_t by);
+/* All of @from, which has the same clusters, and is empty then */
+int blk_refs_merge(struct blk_refs *r, struct blk_refs *from);
+/*
+ * The counts of the page of @cluster, from its first on, where a byte is enough
+ * for each; else NULL.
+ */
+const uint8_t *blk_refs_small(const struct blk_refs *r, uint64_t cluster);
 /* One more than the last cluster that is counted */
 uint64_t blk_refs_end(const struct blk_refs *r);
 /* Is anything counted in [from, end)? */

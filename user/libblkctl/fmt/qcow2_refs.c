@@ -4,29 +4,18 @@
  *
  * Owns struct blk_refs.  Must not use more than MAX_BYTES, whatever an image
  * claims: a page with small counts has a byte for each cluster, and a hostile
- * cluster makes only its own page wider.  No I/O.  Locking: a caller's own, but
- * for blk_refs_add_run(), which takes the lock of a page.
+ * cluster makes only its own page wider.  No I/O.  Locking: a caller's own;
+ * threads that count have an array each, merged in the end.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "fmt/qcow2_check_int.h"
 
-#define PAGE_BITS	12U
-#define PAGE_MASK	((1U << PAGE_BITS) - 1)
+#define PAGE_BITS	BLK_REFS_PAGE_BITS
+#define PAGE_MASK	(BLK_REFS_PAGE - 1)
 #define MAX_CLUSTERS	(1ULL << 32)
 #define MAX_BYTES	(1ULL << 30)
-
-struct blk_refs_page {
-	union {
-		void *mem;
-		uint8_t *u8;
-		uint16_t *u16;
-		uint32_t *u32;
-		uint64_t *u64;
-	};
-	uint8_t order;		/* log2 of the bytes of a count */
-	atomic_flag lock;	/* of blk_refs_add_run() only */
-};
 
 int blk_refs_init(struct blk_refs *r, uint64_t n)
 {
@@ -165,13 +154,9 @@ static int add_in_page(struct blk_refs *r, uint64_t from, uint32_t n,
 	struct blk_refs_page *p = &r->page[from >> PAGE_BITS];
 	int ret = 0;
 
-	while (atomic_flag_test_and_set_explicit(&p->lock,
-						 memory_order_acquire))
-		;
 	if (!add_small(p, from & PAGE_MASK, n, by))
 		for (uint32_t k = 0; k < n && !ret; k++)
 			ret = blk_refs_add(r, from + k, by);
-	atomic_flag_clear_explicit(&p->lock, memory_order_release);
 	return ret;
 }
 
@@ -190,6 +175,73 @@ int blk_refs_add_run(struct blk_refs *r, uint64_t from, uint64_t n,
 		n -= k;
 	}
 	return ret;
+}
+
+/* Both with a byte for each, and every sum is one */
+static bool merge_small(struct blk_refs_page *p, const struct blk_refs_page *o)
+{
+	unsigned int most = 0;
+
+	if (p->order || o->order)
+		return false;
+	for (uint32_t i = 0; i <= PAGE_MASK; i++)
+		most |= (unsigned int)p->u8[i] + o->u8[i];
+	if (most > UINT8_MAX)
+		return false;
+	for (uint32_t i = 0; i <= PAGE_MASK; i++)
+		p->u8[i] = (uint8_t)(p->u8[i] + o->u8[i]);
+	return true;
+}
+
+static int merge_page(struct blk_refs *r, uint64_t idx,
+		      struct blk_refs_page *o)
+{
+	struct blk_refs_page *p = &r->page[idx];
+	uint64_t bytes = (1ULL << PAGE_BITS) << o->order;
+	int ret = 0;
+
+	if (!p->mem) {
+		if (r->bytes + bytes > MAX_BYTES)
+			return -ENOMEM;
+		*p = *o;
+		o->mem = NULL;
+		r->bytes += bytes;
+		return 0;
+	}
+	if (merge_small(p, o))
+		return 0;
+	for (uint32_t i = 0; i <= PAGE_MASK && !ret; i++) {
+		uint64_t v = get(o, i);
+
+		if (v)
+			ret = blk_refs_add(r, (idx << PAGE_BITS) + i, v);
+	}
+	return ret;
+}
+
+int blk_refs_merge(struct blk_refs *r, struct blk_refs *from)
+{
+	uint64_t n = BLK_MIN(r->n, from->n);
+	int ret = 0;
+
+	for (uint64_t i = 0; from->page && i <= n >> PAGE_BITS && !ret; i++)
+		if (from->page[i].mem)
+			ret = merge_page(r, i, &from->page[i]);
+	blk_refs_free(from);
+	return ret;
+}
+
+const uint8_t *blk_refs_small(const struct blk_refs *r, uint64_t cluster)
+{
+	static const uint8_t none[BLK_REFS_PAGE];
+	const struct blk_refs_page *p;
+
+	if (cluster >= r->n)
+		return none;
+	p = &r->page[cluster >> PAGE_BITS];
+	if (!p->mem)
+		return none;
+	return p->order ? NULL : p->u8;
 }
 
 uint64_t blk_refs_end(const struct blk_refs *r)

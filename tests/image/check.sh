@@ -69,6 +69,27 @@ set_field a.qcow2 incompatible_features 3
 t "dirty and corrupt" img check -r all a.qcow2
 is "$(set_field a.qcow2 --get incompatible_features)" 0 "both bits are cleared"
 
+# many NAME OPTIONS RUN EVERY: what is checked in bulk, by several threads
+many() {
+	rm -f a.qcow2
+	qemu-img create -q -f qcow2 -o "preallocation=metadata,$2" a.qcow2 32M
+	python3 "$TESTS/lib/qcow2-shuffle.py" a.qcow2 "$3" "$4"
+	agree "$1" a.qcow2
+	[ "$4" = 0 ] || return
+	qemu-img snapshot -c one a.qcow2
+	qemu-io -f qcow2 -c 'write 1M 9M' -c 'write 20M 1k' a.qcow2 >/dev/null
+	qemu-img snapshot -c two a.qcow2
+	set_field a.qcow2 "l2[3]" "old ^ (1 << 63)"
+	agree "$1, snapshots" a.qcow2
+}
+many "in order" cluster_size=4k 8192 0
+many "at random" cluster_size=4k 1 0
+many "in short runs" cluster_size=4k 5 0
+many "in longer runs, damaged" cluster_size=4k 100 333
+many "at random, damaged" cluster_size=4k 1 97
+many "wide refcounts" cluster_size=4k,refcount_bits=32 3 1000
+many "version 2" cluster_size=4k,compat=0.10 70 0
+
 truncate -s 1M raw
 fails_with 63 "raw" img check -f raw raw
 fails_with 1 "no image" img check none.qcow2

@@ -108,7 +108,7 @@ static int open_file(struct check *c, struct blk_error *e)
 
 	if (ret || flags & BLK_IMG_NO_LOCK)
 		return ret;
-	return blk_lock_image(c->f->fd, c->name, write, e);
+	return blk_lock_offline(c->f->fd, c->name, write, e);
 }
 
 /* "driver=qcow2,file.filename=PATH" */

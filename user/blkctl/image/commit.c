@@ -110,8 +110,8 @@ static int lock_between(struct commit *c, struct blk_error *e)
 	int ret = 0;
 
 	for (unsigned int i = 1; i < c->depth && !ret; i++) {
-		ret = blk_lock_image(blk_img_file(m)->fd,
-				     blk_img_file(m)->path, false, e);
+		ret = blk_lock_offline(blk_img_file(m)->fd,
+				       blk_img_file(m)->path, false, e);
 		m = blk_img_backing(m);
 	}
 	return ret;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/held.h"
 #include "image/image.h"
 
 static const struct image_key secret_keys[] = {
@@ -112,6 +113,7 @@ int image_end(struct image_run *r, int rc, struct blk_error *e)
 		return 0;
 	}
 	image_targets_remove();
+	image_held_explain(r, e);
 	/* as the shell has it for who dies of a signal */
 	if (rc == -EINTR && image_signal())
 		r->cli->exit_code = 128 + image_signal();

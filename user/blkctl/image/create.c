@@ -225,7 +225,7 @@ static int make_file(const char *path, struct blk_file **out,
 	ret = blk_file_open(path, BLK_FILE_WRITE | BLK_FILE_BUFFERED_OK, out,
 			    e);
 	if (!ret)
-		ret = blk_lock_image((*out)->fd, path, true, e);
+		ret = blk_lock_offline((*out)->fd, path, true, e);
 	if (!ret && !(*out)->is_bdev) {
 		ret = blk_file_truncate(*out, 0);
 		ret = ret ? no_file(path, -ret, e) : 0;

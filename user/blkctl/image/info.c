@@ -15,6 +15,7 @@
 
 #include "base/be.h"
 #include "base/cleanup.h"
+#include "image/held.h"
 #include "image/image.h"
 #include "image/meta.h"
 
@@ -440,17 +441,36 @@ static void show(struct image_run *r, const struct info_args *a, json_t *list)
 	}
 }
 
+/*
+ * Where it is the daemon who has the image it is read all the same: header and
+ * tables change by writes of which each leaves a good image.
+ */
+static bool daemon_has_it(const struct image_run *r, const struct blk_error *e)
+{
+	struct image_held h;
+	bool has = image_is_held(e) && image_held_find(r, e, &h);
+
+	if (image_is_held(e))
+		image_held_free(&h);
+	return has;
+}
+
 static int run(struct cli *cli, const void *args, struct blk_error *e)
 {
-	const struct info_args *a = args;
+	struct info_args a = *(const struct info_args *)args;
 	json_auto_t *list = json_array();
 	struct image_run r;
-	int ret = image_begin(cli, &a->common, &r, e);
+	int ret = image_begin(cli, &a.common, &r, e);
 
 	if (!ret)
-		ret = gather(&r, a, list, e);
+		ret = gather(&r, &a, list, e);
+	if (ret && !a.common.share && daemon_has_it(&r, e)) {
+		a.common.share = true;
+		json_array_clear(list);
+		ret = gather(&r, &a, list, e);
+	}
 	if (!ret)
-		show(&r, a, list);
+		show(&r, &a, list);
 	return image_end(&r, ret, e);
 }
 

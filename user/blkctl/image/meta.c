@@ -43,7 +43,7 @@ static int open_file(struct meta *m, const char *path, const char *format,
 				(m->reads ? 0 : BLK_FILE_WRITE), &m->f, e);
 
 	if (!ret && !(m->reads && m->shares))
-		ret = blk_lock_image(m->f->fd, path, !m->reads, e);
+		ret = blk_lock_offline(m->f->fd, path, !m->reads, e);
 	if (!ret)
 		ret = format ? !strcmp(format, "qcow2") : has_magic(m->f, e);
 	if (ret > 0)
@@ -167,7 +167,7 @@ int meta_open_data(struct meta *m, struct blk_error *e)
 				     "out of memory");
 	ret = blk_file_open(path, BLK_FILE_WRITE | BLK_FILE_BUFFERED_OK,
 			    &m->data, e);
-	return ret ? ret : blk_lock_image(m->data->fd, path, true, e);
+	return ret ? ret : blk_lock_offline(m->data->fd, path, true, e);
 }
 
 static int size_of_file(const struct blk_file *f, uint64_t *size,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * blkctl image resize: another size for an image that is not in use.
+ * blkctl image resize: another size for an image; the daemon does it where it
+ * has the image.
  *
  * Owns the order: a data file is large enough before the image says so.
  */
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "base/be.h"
+#include "image/held.h"
 #include "image/image.h"
 #include "image/meta.h"
 
@@ -69,20 +71,26 @@ static int resize_qcow2(struct meta *m, const struct resize_args *a,
 	return ret;
 }
 
+static int check_shrink(const struct resize_args *a, const char *name,
+			uint64_t old, uint64_t size, struct blk_error *e)
+{
+	if (size >= old || a->shrink)
+		return 0;
+	blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+		      "'%s' would become smaller: %" PRIu64
+		      " bytes, now %" PRIu64
+		      ": what is behind them would be lost", name, size, old);
+	blk_error_hint(e, "make the file system smaller first, then --shrink");
+	return -EINVAL;
+}
+
 static int check(const struct meta *m, const struct resize_args *a,
 		 uint64_t old, uint64_t size, struct blk_error *e)
 {
 	enum blk_prealloc how = mode_of(a);
 
-	if (size < old && !a->shrink) {
-		blk_error_set(e, BLK_ERR_USAGE, EINVAL,
-			      "'%s' would become smaller: %" PRIu64
-			      " bytes, now %" PRIu64
-			      ": what is behind them would be lost", m->name,
-			      size, old);
-		blk_error_hint(e, "make the file system smaller first, then --shrink");
+	if (check_shrink(a, m->name, old, size, e))
 		return -EINVAL;
-	}
 	if (size < old && how != BLK_PREALLOC_OFF)
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "--preallocation is for images that become larger");
@@ -109,6 +117,49 @@ static int resize(struct meta *m, const struct resize_args *a,
 		image_resize_file(m->f, *size, mode_of(a), e);
 }
 
+/*
+ * The image is the daemon's
+ */
+
+static int resize_node(const struct image_run *r, const struct resize_args *a,
+		       const struct image_held *h, uint64_t *size,
+		       struct blk_error *e)
+{
+	const char *format = r->common->format;
+	json_t *args;
+	int ret;
+
+	if (format && strcmp(format, h->driver))
+		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+				     "'%s' is in use by blkctld as %s, not %s",
+				     a->file, h->driver, format);
+	if (mode_of(a) != BLK_PREALLOC_OFF)
+		return blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+				     "'%s' is in use by blkctld, which does not know --preallocation",
+				     a->file);
+	ret = size_change("the image", a->size, h->size, size, e);
+	if (!ret)
+		ret = check_shrink(a, a->file, h->size, *size, e);
+	if (ret)
+		return ret;
+	args = json_pack("{s:s, s:I, s:b}", "node-name", h->node, "size",
+			 (json_int_t)*size, "shrink", a->shrink);
+	return client_call(h->client, "block_resize", args, NULL, e);
+}
+
+/* The error stays where the daemon cannot help. */
+static int resize_held(const struct image_run *r, const struct resize_args *a,
+		       uint64_t *size, struct blk_error *e)
+{
+	struct image_held h;
+	int ret = -EBUSY;
+
+	if (image_held_find(r, e, &h) && !h.below)
+		ret = resize_node(r, a, &h, size, e);
+	image_held_free(&h);
+	return ret;
+}
+
 static int work(struct image_run *r, const struct resize_args *a,
 		struct blk_error *e)
 {
@@ -118,6 +169,8 @@ static int work(struct image_run *r, const struct resize_args *a,
 
 	if (!ret)
 		ret = meta_close(&m, resize(&m, a, &size, e), e);
+	else if (image_is_held(e))
+		ret = resize_held(r, a, &size, e);
 	if (!ret && r->cli->json)
 		out_document(r->cli, "image",
 			     json_pack("{s:s, s:I}", "filename", a->file,

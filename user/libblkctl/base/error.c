@@ -31,6 +31,7 @@ int blk_error_set(struct blk_error *e, enum blk_error_class cls, int err,
 	e->cls = cls;
 	e->err = err;
 	e->hint[0] = '\0';
+	e->held.path[0] = '\0';
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);

@@ -5,6 +5,9 @@
 #ifndef BLK_BASE_ERROR_H
 #define BLK_BASE_ERROR_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Each class has one exit code of blkctl and one code in QMP errors. */
 enum blk_error_class {
 	BLK_ERR_FAILED,		/* exit 1, "failed" */
@@ -15,11 +18,27 @@ enum blk_error_class {
 };
 
 /**
+ * struct blk_held - the file that somebody else holds
+ * @path: as it was named; "": the error is about something else
+ * @dev, @ino: as in struct stat
+ * @rdev: of a block device, otherwise 0
+ * @writing: it was to be written
+ */
+struct blk_held {
+	char path[256];
+	uint64_t dev;
+	uint64_t ino;
+	uint64_t rdev;
+	bool writing;
+};
+
+/**
  * struct blk_error - what went wrong, in words
  * @cls: which exit code
  * @err: positive errno behind it, or 0
  * @msg: one sentence without a final full stop: what failed and why
  * @hint: what to do about it, may be empty
+ * @held: of class BUSY: the file, for who knows more about its holder
  *
  * Functions take it as their last argument and return -errno; a caller that
  * does not want the words passes NULL.
@@ -29,6 +48,7 @@ struct blk_error {
 	int err;
 	char msg[512];
 	char hint[256];
+	struct blk_held held;
 };
 
 /**

@@ -56,7 +56,7 @@ static int open_file(const char *path, unsigned int flags,
 
 	if (rc || flags & BLK_IMG_NO_LOCK)
 		return rc;
-	return blk_lock_image((*out)->fd, (*out)->path, flags & BLK_IMG_WRITE,
+	return blk_lock_offline((*out)->fd, (*out)->path, flags & BLK_IMG_WRITE,
 			      e);
 }
 

@@ -243,3 +243,54 @@ void blk_unlock_image(int fd)
 		lock_byte(fd, UNSHARED_BASE + i, F_UNLCK);
 	}
 }
+
+/* Without O_EXCL a device can be opened that somebody has claimed. */
+static int check_claim(int fd, const char *path, struct blk_error *e)
+{
+	char self[64];
+	struct stat st;
+	int other;
+
+	if (fstat(fd, &st) || !S_ISBLK(st.st_mode))
+		return 0;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	other = open(self, O_RDONLY | O_EXCL | O_CLOEXEC);
+	if (other >= 0)
+		close(other);
+	if (other >= 0 || errno != EBUSY)
+		return 0;
+	blk_error_set(e, BLK_ERR_BUSY, EBUSY,
+		      "'%s' is in use: it is mounted, or a device is on top of it",
+		      path);
+	blk_error_hint(e, "lsblk says by what");
+	return -EBUSY;
+}
+
+static void note_held(int fd, const char *path, bool writable,
+		      struct blk_error *e)
+{
+	struct stat st;
+
+	if (!e || fstat(fd, &st))
+		return;
+	e->held = (struct blk_held){
+		.dev = st.st_dev, .ino = st.st_ino, .writing = writable,
+		.rdev = S_ISBLK(st.st_mode) ? st.st_rdev : 0,
+	};
+	snprintf(e->held.path, sizeof(e->held.path), "%s", path);
+}
+
+int blk_lock_offline(int fd, const char *path, bool writable,
+		     struct blk_error *e)
+{
+	int ret = blk_lock_image(fd, path, writable, e);
+
+	if (!ret && writable) {
+		ret = check_claim(fd, path, e);
+		if (ret)
+			blk_unlock_image(fd);
+	}
+	if (ret == -EBUSY)
+		note_held(fd, path, writable, e);
+	return ret;
+}

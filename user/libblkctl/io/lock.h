@@ -28,4 +28,15 @@ int blk_lock_image(int fd, const char *path, bool writable,
 		   struct blk_error *e);
 void blk_unlock_image(int fd);
 
+/**
+ * blk_lock_offline - the same for who changes images that are not attached
+ * A block device that is to be written must not be claimed either: by a mount,
+ * or by a device on top of it, which may not know the locks, or may have taken
+ * them on another node of the device.
+ *
+ * Return: as blk_lock_image(), and @e->held says which file somebody has.
+ */
+int blk_lock_offline(int fd, const char *path, bool writable,
+		     struct blk_error *e);
+
 #endif

@@ -271,41 +271,58 @@ static int note_freed(struct blk_shadow *s, uint64_t cluster)
 	return ret;
 }
 
-int blk_shadow_add(struct blk_shadow *s, uint64_t cluster, int by)
+/* Clusters of one block, which is at its new place */
+static int add_in_block(struct blk_shadow *s, struct blk_shadow_slot *t,
+			uint64_t cluster, uint64_t n, int by)
+{
+	uint32_t order = s->q->h.refcount_order;
+	uint64_t max = blk_refcount_max(order), i = cluster & block_mask(s->q);
+	int ret = 0;
+
+	t->dirty = true;
+	for (uint64_t k = 0; k < n && !ret; k++) {
+		uint64_t v = blk_refcount_get(t->buf, order, i + k);
+
+		if (!v)
+			return -EUCLEAN;
+		if (by > 0 && v >= max)
+			return -EOVERFLOW;
+		v = by > 0 ? v + 1 : v - 1;
+		blk_refcount_set(t->buf, order, i + k, v);
+		if (!v)
+			ret = note_freed(s, cluster + k);
+	}
+	return ret;
+}
+
+int blk_shadow_add(struct blk_shadow *s, uint64_t cluster, uint64_t n, int by)
 {
 	struct blk_qcow2 *q = s->q;
-	uint64_t idx = cluster >> q->rb_bits, i = cluster & block_mask(q), v;
-	uint32_t order = q->h.refcount_order;
-	struct blk_shadow_slot *t;
-	int ret = get_slot(s, idx, &t);
+	int ret = 0;
 
-	if (ret < 0)
-		return ret;
-	v = blk_refcount_get(t->buf, order, i);
-	if (!v)
-		return -EUCLEAN;
-	if (by > 0 && v >= blk_refcount_max(order))
-		return -EOVERFLOW;
-	if (s->rt[idx] == q->rt[idx]) {
-		ret = blk_shadow_take(s, &s->rt[idx]);
-		if (ret < 0)
-			return ret;
+	while (n && !ret) {
+		uint64_t idx = cluster >> q->rb_bits;
+		uint64_t k = BLK_MIN(n, block_mask(q) + 1 -
+				     (cluster & block_mask(q)));
+		struct blk_shadow_slot *t;
+
+		ret = get_slot(s, idx, &t);
+		if (!ret && s->rt[idx] == q->rt[idx])
+			ret = blk_shadow_take(s, &s->rt[idx]);
+		if (!ret)
+			ret = add_in_block(s, t, cluster, k, by);
+		cluster += k;
+		n -= k;
 	}
-	v = by > 0 ? v + 1 : v - 1;
-	blk_refcount_set(t->buf, order, i, v);
-	t->dirty = true;
-	return v ? 0 : note_freed(s, cluster);
+	return ret;
 }
 
 int blk_shadow_drop(struct blk_shadow *s, uint64_t off, uint64_t bytes)
 {
 	uint32_t bits = s->q->h.cluster_bits;
-	uint64_t end = (off + blk_align_up(bytes, s->q->cs)) >> bits;
-	int ret = 0;
 
-	for (uint64_t c = off >> bits; c < end && !ret; c++)
-		ret = blk_shadow_add(s, c, -1);
-	return ret;
+	return blk_shadow_add(s, off >> bits,
+			      blk_align_up(bytes, s->q->cs) >> bits, -1);
 }
 
 int blk_shadow_get(struct blk_shadow *s, uint64_t cluster, uint64_t *rc)

@@ -63,10 +63,10 @@ int blk_shadow_begin(struct blk_shadow *s, struct blk_qcow2 *q,
 /* A cluster, refcount 1; -EUCLEAN: more than were asked for */
 int blk_shadow_take(struct blk_shadow *s, uint64_t *off);
 /*
- * Adds 1 or -1 to a refcount.  -EUCLEAN: it is 0; -EOVERFLOW: it cannot become
- * larger.
+ * Adds 1 or -1 to the refcounts of @n clusters.  -EUCLEAN: one is 0; -EOVERFLOW:
+ * one cannot become larger.
  */
-int blk_shadow_add(struct blk_shadow *s, uint64_t cluster, int by);
+int blk_shadow_add(struct blk_shadow *s, uint64_t cluster, uint64_t n, int by);
 /* All clusters of a table of @bytes at @off lose a reference. */
 int blk_shadow_drop(struct blk_shadow *s, uint64_t off, uint64_t bytes);
 int blk_shadow_get(struct blk_shadow *s, uint64_t cluster, uint64_t *rc);

@@ -129,6 +129,35 @@ static void set_copied(struct snap_edit *x, uint8_t *p, bool on)
 	x->changed = true;
 }
 
+/*
+ * How many of @n entries are clusters of data in the file, one after the other,
+ * as most are?  0: look at the first one yourself.
+ */
+static uint64_t row_of(const struct snap_edit *x, const uint8_t *p, uint64_t n)
+{
+	uint64_t entry = blk_get_be64(p), off = entry & QCOW2_OFFSET_MASK;
+	uint64_t cs = x->q->cs, k = 1;
+
+	if (!off || off & (cs - 1) || off >= x->file_size ||
+	    entry & ~(QCOW2_OFFSET_MASK | QCOW2_ENTRY_COPIED))
+		return 0;
+	n = BLK_MIN(n, (x->file_size - off) / cs);
+	while (k < n && blk_get_be64(p + k * 8) == entry + k * cs)
+		k++;
+	return BLK_MIN(k, n);
+}
+
+static int count_row(struct snap_edit *x, uint8_t *p, uint64_t n, int by)
+{
+	uint64_t entry = blk_get_be64(p), off = entry & QCOW2_OFFSET_MASK;
+
+	if (hits_metadata(x, off, off + n * x->q->cs))
+		return -EUCLEAN;
+	for (uint64_t i = 0; i < n && entry & QCOW2_ENTRY_COPIED; i++)
+		set_copied(x, p + i * 8, false);
+	return blk_shadow_add(&x->s, off >> x->q->h.cluster_bits, n, by);
+}
+
 /* One more or one less reference of everything in the table, without COPIED */
 static int count_table(struct snap_edit *x, int by)
 {
@@ -138,16 +167,23 @@ static int count_table(struct snap_edit *x, int by)
 	for (uint64_t i = 0; i < q->cs; i += step) {
 		uint8_t *p = x->l2 + i;
 		uint64_t c = 0, end = 0;
+		uint64_t row = step == 8 ? row_of(x, p, (q->cs - i) / 8) : 0;
 		int ret;
 
 		if (!blk_get_be64(p) && (step == 8 || !blk_get_be64(p + 8)))
 			continue;
-		ret = clusters_of(x, p, &c, &end);
-		for (; c < end && ret >= 0; c++)
-			ret = blk_shadow_add(&x->s, c, by);
+		if (row) {
+			ret = count_row(x, p, row, by);
+			i += (row - 1) * 8;
+		} else {
+			ret = clusters_of(x, p, &c, &end);
+			if (ret > 0)
+				ret = blk_shadow_add(&x->s, c, end - c, by);
+			if (!ret)
+				set_copied(x, p, false);
+		}
 		if (ret < 0)
 			return ret;
-		set_copied(x, p, false);
 	}
 	return 0;
 }
@@ -201,10 +237,10 @@ static int share_table(struct snap_edit *x, uint64_t *entry)
 	if (!ret && x->changed) {
 		ret = put_l2(x, &to);
 		if (!ret)
-			ret = blk_shadow_add(&x->s, cluster(x, off), -1);
+			ret = blk_shadow_add(&x->s, cluster(x, off), 1, -1);
 	}
 	if (!ret)
-		ret = blk_shadow_add(&x->s, cluster(x, to), 1);
+		ret = blk_shadow_add(&x->s, cluster(x, to), 1, 1);
 	*entry = to;
 	return ret;
 }
@@ -220,7 +256,7 @@ static int adopt_table(struct snap_edit *x, uint64_t off, uint64_t *entry)
 	if (ret < 0)
 		return ret;
 	if (!x->changed)
-		return blk_shadow_add(&x->s, cluster(x, off), 1);
+		return blk_shadow_add(&x->s, cluster(x, off), 1, 1);
 	ret = put_l2(x, entry);
 	*entry |= QCOW2_ENTRY_COPIED;
 	return ret;
@@ -232,7 +268,7 @@ static int drop_table(struct snap_edit *x, uint64_t off)
 
 	if (!ret)
 		ret = count_table(x, -1);
-	return ret ? ret : blk_shadow_add(&x->s, cluster(x, off), -1);
+	return ret ? ret : blk_shadow_add(&x->s, cluster(x, off), 1, -1);
 }
 
 /* Where nobody shares the table any more, its COPIED bits may be set. */
@@ -254,7 +290,7 @@ static int refresh_table(struct snap_edit *x, uint64_t *entry)
 	if (!ret && x->changed) {
 		ret = put_l2(x, &to);
 		if (!ret)
-			ret = blk_shadow_add(&x->s, cluster(x, off), -1);
+			ret = blk_shadow_add(&x->s, cluster(x, off), 1, -1);
 	}
 	*entry = to | QCOW2_ENTRY_COPIED;
 	return ret;

@@ -42,6 +42,23 @@ for opts in "" "-o cluster_size=4k" "-o extended_l2=on" "-o compat=0.10"; do
 	is "$(backing)" '[null,null]' "says the header"
 	t "clean" clean a.qcow2
 done
+
+for opts in "" "-o cluster_size=4k" "-o extended_l2=on" "-o compat=0.10" \
+	"-o refcount_bits=1" "-o compression_type=zstd"; do
+	make "$opts"
+	t "compressed: $opts" img rebase -q -c -b "" a.qcow2
+	t "the same disk" same -f qcow2 -F raw a.qcow2 want.raw
+	t "clean" clean a.qcow2
+	t "there are compressed clusters" [ "$(qemu-img check --output=json a.qcow2 |
+		jq '."compressed-clusters"')" -gt 30 ]
+done
+make ""
+img rebase -q -c -b "" a.qcow2
+t "much smaller" [ "$(stat -c %s a.qcow2)" -lt 1000000 ]
+make "-o data_file=a.data"
+fails_with 1 "-c with a data file" img rebase -c -b "" a.qcow2
+t "the same disk" same -f qcow2 -F raw a.qcow2 want.raw
+
 make ""
 cp one moved
 t "unsafe" img rebase -q -u -b moved -F raw a.qcow2

@@ -111,9 +111,11 @@ static int change(struct blk_img *m, uint64_t from, uint64_t n, int kind,
 	uint64_t off = from * SECTOR, len = n * SECTOR;
 
 	*v = (struct version){ .durable = SIZE_MAX };
-	v->byte = kind == 'w' ? (uint8_t)n_versions : 0;
+	v->byte = kind == 'w' || kind == 'c' ? (uint8_t)n_versions : 0;
 	memset(v->covers + from, 1, n);
 	memset(buf, v->byte, len);
+	if (kind == 'c')
+		return blk_img_write_compressed(m, buf, len, off, e);
 	return kind == 'w' ? blk_img_write(m, buf, len, off, e) :
 		blk_img_write_zeroes(m, off, len, kind == 'u', e);
 }
@@ -125,7 +127,7 @@ static void are_durable(void)
 			version[v].durable = n_ops;
 }
 
-/* @kind: w: write; z: zeroes; u: zeroes that unmap; f: flush; 0: the end */
+/* @kind: w: write; c: compressed; z: zeroes; u: zeroes that unmap; f: flush; 0: the end */
 struct step {
 	uint64_t from, n;
 	int kind;
@@ -143,6 +145,14 @@ static const struct step many[] = {
 static const struct step tables[] = {
 	{ 0, 16, 'w' }, { 4096, 8, 'w' }, { 9, 3, 'w' }, { 16, 8, 'w' },
 	{ 4104, 5, 'w' }, { 0, 8, 'u' }, { 4096, 8, 'u' }, { 24, 8, 'w' }, {}
+};
+
+/* Where packed clusters share what others give up */
+static const struct step packed[] = {
+	{ 0, 256, 'c' }, { 0, 0, 'f' }, { 256, 128, 'c' }, { 0, 128, 'c' },
+	{ 128, 128, 'w' }, { 3072, 256, 'c' }, { 0, 0, 'f' }, { 0, 384, 'u' },
+	{ 512, 128, 'c' }, { 0, 0, 'f' }, { 640, 128, 'c' }, { 3, 5, 'w' },
+	{ 3072, 256, 'c' }, {}
 };
 
 static int changes(struct blk_img *m, const struct step *all,
@@ -208,6 +218,9 @@ int main(void)
 	test_power("-o extended_l2=on -b b.raw -F raw", snap, many, 2);
 	test_power("-o compat=0.10", snap, many, 2);
 	test_power("-o cluster_size=4k", snap, tables, 1);
+	test_power("", ":", packed, 1);
+	test_power("-o cluster_size=4k", snap, packed, 2);
+	test_power("-o cluster_size=4k,refcount_bits=1", ":", packed, 4);
 	cut_forget();
 	ksft_finished();
 }

@@ -14,6 +14,7 @@ static uint8_t want[SIZE], below[SIZE], got[SIZE];
 static int one(struct blk_img *m, const char *kind, struct blk_error *e)
 {
 	static uint8_t buf[300000];
+	bool packs = !strstr(kind, "data_file");
 	uint64_t off = (uint64_t)rand() % (SIZE / 512) * 512;
 	uint64_t len = (1 + (uint64_t)rand() % 400) * 512;
 	bool backed = strstr(kind, "-b ");
@@ -26,7 +27,7 @@ static int one(struct blk_img *m, const char *kind, struct blk_error *e)
 		len += rand() & 511;
 	}
 	len = BLK_MIN(len, SIZE - off);
-	switch (rand() % 6) {
+	switch (rand() % 8) {
 	case 0:
 		memset(want + off, 0, len);
 		return blk_img_write_zeroes(m, off, len, rand() & 1, e);
@@ -46,8 +47,13 @@ static int one(struct blk_img *m, const char *kind, struct blk_error *e)
 	default:
 		memset(buf, rand(), len);
 		buf[rand() % len] = (uint8_t)rand();
+		/* some clusters become smaller and others do not */
+		for (uint64_t i = len / 2; i < len && rand() & 1; i++)
+			buf[i] = (uint8_t)rand();
 		memcpy(want + off, buf, len);
-		return blk_img_write(m, buf, len, off, e);
+		return packs && rand() & 1 ?
+			blk_img_write_compressed(m, buf, len, off, e) :
+			blk_img_write(m, buf, len, off, e);
 	}
 }
 
@@ -61,7 +67,7 @@ static bool put_file(const char *path, const uint8_t *data)
 
 static bool run(struct blk_img *m, const char *kind, struct blk_error *e)
 {
-	for (int i = 0; i < 120; i++) {
+	for (int i = 0; i < 150; i++) {
 		int ret = one(m, kind, e);
 
 		if (!ret && i % 7 == 0)
@@ -119,6 +125,9 @@ int main(void)
 	test_kind("-o cluster_size=4k", snap);
 	test_kind("-o cluster_size=512", ":");
 	test_kind("-o extended_l2=on -b base.raw -F raw", snap);
+	test_kind("-o refcount_bits=1,cluster_size=4k", ":");
+	test_kind("-o refcount_bits=2,cluster_size=4k,compression_type=zstd",
+		  ":");
 	test_kind("-o compat=0.10", snap);
 	test_kind("-o compat=0.10 -b base.raw -F raw", ":");
 	test_kind("-o data_file=d.raw", ":");

@@ -22,6 +22,7 @@ struct rebase_args {
 	const char *backing;
 	const char *backing_format;
 	bool unsafe;
+	bool compress;
 	struct image_common common;
 };
 
@@ -40,6 +41,8 @@ static const struct opt rebase_opts[] = {
 	{ OPT_FLAG, 'u', "unsafe", NULL,
 	  "only change the header: for a file that was moved or converted",
 	  ARG(unsafe) },
+	{ OPT_FLAG, 'c', "compress", NULL, "compress what is written",
+	  ARG(compress) },
 	IMAGE_OPT_FORMAT(struct rebase_args, common),
 	IMAGE_OPT_CACHE(struct rebase_args, common),
 	IMAGE_OPT_SOURCE_CACHE(struct rebase_args, common),
@@ -92,6 +95,7 @@ static int rebase_unsafe(struct image_run *r, const struct rebase_args *a,
 /**
  * struct rebase - the image and what is to be below
  * @zero_flag: entries of L2 tables can say that a cluster is zeroes
+ * @compress: what is written, where that makes it smaller
  * @old, @new: a chunk, as it reads above one and the other
  */
 struct rebase {
@@ -100,6 +104,7 @@ struct rebase {
 	struct blk_img *below;
 	uint64_t cs;
 	bool zero_flag;
+	bool compress;
 	uint8_t *old;
 	uint8_t *new;
 };
@@ -163,7 +168,10 @@ static int keep(struct rebase *b, uint64_t at, uint64_t off, uint64_t len,
 	    len == BLK_MIN(b->cs, blk_img_size(b->top) - off - at) &&
 	    blk_is_zero(b->old + at, len))
 		return blk_img_write_zeroes(b->top, off + at, len, true, e);
-	return blk_img_write(b->top, b->old + at, len, off + at, e);
+	return b->compress ?
+		blk_img_write_compressed(b->top, b->old + at, len, off + at,
+					 e) :
+		blk_img_write(b->top, b->old + at, len, off + at, e);
 }
 
 /* Bytes that the image does not map */
@@ -246,6 +254,7 @@ static int work_safe(struct rebase *b, const struct rebase_args *a,
 				     a->file);
 	b->cs = qcow2_cluster_size(blk_qcow2_header(q));
 	b->zero_flag = blk_qcow2_header(q)->version >= 3;
+	b->compress = a->compress;
 	ret = open_below(b, a, e);
 	if (!ret)
 		ret = check_loop(b, e);

@@ -2,9 +2,9 @@
 /*
  * Changing what an image maps, entry by entry.
  *
- * Owns a reserve of clusters, and the order: data durable, then tables, then
- * what they do not refer to any more is freed (struct blk_edit).  Locking: all
- * functions take q->lock.
+ * Owns a reserve of clusters, clusters that are being packed, and the order:
+ * data durable, and refcounts, then tables, then what they do not refer to any
+ * more is freed (struct blk_edit).  Locking: all functions take q->lock.
  */
 #include "fmt/remap.h"
 
@@ -12,14 +12,25 @@
 #include <string.h>
 
 #include "fmt/qcow2_edit_int.h"
+#include "qcow2/refcount.h"
 
 #define POOL_CLUSTERS	256U
 #define POOL_RUNS	16U
+#define PACKED		256U
+
+/* References to a cluster that are not in its refcount yet */
+struct packed {
+	uint64_t cluster;
+	uint64_t refs;
+};
 
 /**
  * struct blk_remap - an editor, and clusters in reserve
  * @loaded: @d has a table in memory, or knows that there is none
  * @run, @n_runs, @first: the reserve: runs [first, n_runs)
+ * @pack_at: where the last compressed data ends
+ * @pack_refs: references to the cluster that is there
+ * @packed, @n_packed: what settle() has to count
  */
 struct blk_remap {
 	struct blk_qcow2 *q;
@@ -29,6 +40,10 @@ struct blk_remap {
 	struct dm_qcow_run run[POOL_RUNS];
 	size_t n_runs;
 	size_t first;
+	uint64_t pack_at;
+	uint64_t pack_refs;
+	struct packed packed[PACKED];
+	size_t n_packed;
 };
 
 static int failed(struct blk_remap *r, int ret, struct blk_error *e)
@@ -71,12 +86,48 @@ int blk_remap_open(struct blk_qcow2 *q, struct blk_file *data,
 	return 0;
 }
 
+static int count_one(struct blk_qcow2 *q, const struct packed *p)
+{
+	uint64_t i = p->cluster & ((1ULL << q->rb_bits) - 1);
+	struct blk_slot *s;
+	int ret = blk_slot_get(q, p->cluster >> q->rb_bits, &s);
+
+	if (ret == -ENOBUFS) {
+		ret = blk_slots_commit(q);
+		if (!ret)
+			ret = blk_slot_get(q, p->cluster >> q->rb_bits, &s);
+	}
+	if (!ret)
+		blk_slot_set(q, s, i, p->refs +
+			     blk_refcount_get(s->buf, q->h.refcount_order, i));
+	return ret == -ENOENT ? -EUCLEAN : ret;
+}
+
+/* An error in the middle may count too much, and never too little. */
+static int count_packed(struct blk_remap *r)
+{
+	struct blk_qcow2 *q = r->q;
+	int ret = 0;
+
+	if (!r->n_packed)
+		return 0;
+	for (size_t i = 0; i < r->n_packed && !ret; i++)
+		ret = count_one(q, &r->packed[i]);
+	if (ret < 0)
+		blk_slots_abort(q, true);
+	else
+		ret = blk_slots_commit(q);
+	if (!ret)
+		r->n_packed = 0;
+	return ret;
+}
+
 static int settle(struct blk_remap *r)
 {
-	int ret;
+	int ret = count_packed(r);
 
-	if (!r->loaded || (!r->d.is_new && r->d.lo == r->d.hi))
-		return 0;
+	if (ret || !r->loaded || (!r->d.is_new && r->d.lo == r->d.hi))
+		return ret;
 	ret = blk_file_flush(r->data);
 	return ret ? ret : blk_edit_store(&r->d);
 }
@@ -87,6 +138,20 @@ int blk_remap_settle(struct blk_remap *r, struct blk_error *e)
 	return failed(r, settle(r), e);
 }
 
+static int give_back(struct blk_remap *r, struct blk_error *e)
+{
+	struct blk_qcow2 *q = r->q;
+	int ret;
+
+	blk_guard_mutex(&q->lock);
+	ret = failed(r, settle(r), e);
+	if (r->n_runs > r->first &&
+	    blk_release_runs(q, r->run + r->first, r->n_runs - r->first) < 0)
+		q->leaked = true;
+	blk_edit_close(&r->d);
+	return ret;
+}
+
 int blk_remap_close(struct blk_remap *r, struct blk_error *e)
 {
 	struct blk_qcow2 *q;
@@ -95,14 +160,13 @@ int blk_remap_close(struct blk_remap *r, struct blk_error *e)
 	if (!r)
 		return 0;
 	q = r->q;
-	blk_guard_mutex(&q->lock);
-	ret = failed(r, settle(r), e);
-	if (r->n_runs > r->first &&
-	    blk_release_runs(q, r->run + r->first, r->n_runs - r->first) < 0)
-		q->leaked = true;
-	blk_edit_close(&r->d);
-	blk_alloc_forget(q);
+	ret = give_back(r, e);
+	/* the reserve was behind the end, more often than not */
+	if (!ret)
+		ret = blk_qcow2_trim(q, e);
 	free(r);
+	blk_guard_mutex(&q->lock);
+	blk_alloc_forget(q);
 	return ret;
 }
 
@@ -181,15 +245,13 @@ static int refill(struct blk_remap *r)
 	return ret;
 }
 
-int blk_remap_alloc(struct blk_remap *r, uint64_t *off, struct blk_error *e)
+static int take_one(struct blk_remap *r, uint64_t *off)
 {
 	struct dm_qcow_run *run;
-	int ret;
+	int ret = r->first < r->n_runs ? 0 : refill(r);
 
-	blk_guard_mutex(&r->q->lock);
-	ret = r->first < r->n_runs ? 0 : refill(r);
 	if (ret < 0)
-		return failed(r, ret, e);
+		return ret;
 	run = &r->run[r->first];
 	*off = run->offset;
 	run->offset += r->q->cs;
@@ -197,6 +259,76 @@ int blk_remap_alloc(struct blk_remap *r, uint64_t *off, struct blk_error *e)
 	if (!run->length)
 		r->first++;
 	return 0;
+}
+
+int blk_remap_alloc(struct blk_remap *r, uint64_t *off, struct blk_error *e)
+{
+	blk_guard_mutex(&r->q->lock);
+	return failed(r, take_one(r, off), e);
+}
+
+/* One more reference to the cluster at @off, which has some */
+static int add_ref(struct blk_remap *r, uint64_t off)
+{
+	uint64_t cluster = off >> r->q->h.cluster_bits;
+	int ret = 0;
+
+	if (r->n_packed && r->packed[r->n_packed - 1].cluster == cluster) {
+		r->packed[r->n_packed - 1].refs++;
+		return 0;
+	}
+	if (r->n_packed == PACKED)
+		ret = count_packed(r);
+	if (!ret)
+		r->packed[r->n_packed++] = (struct packed){
+			.cluster = cluster, .refs = 1,
+		};
+	return ret;
+}
+
+/* In the cluster that has some already, and perhaps the one behind it */
+static int pack(struct blk_remap *r, size_t size, uint64_t *off)
+{
+	uint64_t cs = r->q->cs, in = r->pack_at & (cs - 1), fresh;
+	bool partly = in && r->pack_refs <
+		blk_refcount_max(r->q->h.refcount_order);
+	int ret = 0;
+
+	if (partly && cs - in >= size) {
+		r->pack_refs++;
+		ret = add_ref(r, r->pack_at);
+	} else {
+		ret = take_one(r, &fresh);
+		if (ret < 0)
+			return ret;
+		if (partly && r->pack_at - in + cs == fresh)
+			ret = add_ref(r, r->pack_at);
+		else
+			r->pack_at = fresh;
+		r->pack_refs = 1;
+	}
+	*off = r->pack_at;
+	r->pack_at += size;
+	return ret;
+}
+
+int blk_remap_pack(struct blk_remap *r, size_t size, uint64_t *off,
+		   struct blk_error *e)
+{
+	blk_guard_mutex(&r->q->lock);
+	return failed(r, pack(r, size, off), e);
+}
+
+/* What loses a reference may become free: nothing more goes there. */
+static void stop_packing(struct blk_remap *r, uint64_t entry)
+{
+	uint32_t bits = r->q->h.cluster_bits;
+	uint64_t off = qcow2_compressed_offset(entry, bits);
+	uint64_t last = off + qcow2_compressed_length(entry, bits) - 1;
+
+	if (r->pack_at >> bits >= off >> bits &&
+	    r->pack_at >> bits <= last >> bits)
+		r->pack_at = 0;
 }
 
 int blk_remap_set(struct blk_remap *r, uint64_t guest, uint64_t entry,
@@ -214,6 +346,8 @@ int blk_remap_set(struct blk_remap *r, uint64_t guest, uint64_t entry,
 	old = blk_edit_entry(&r->d, i, &old_bitmap);
 	if (old == entry && old_bitmap == bitmap)
 		return 0;
+	if (old & QCOW2_L2_COMPRESSED)
+		stop_packing(r, old);
 	ret = blk_edit_set(&r->d, i, entry, bitmap);
 	if (!ret && ((old | entry) & QCOW2_L2_COMPRESSED ||
 		     (old ^ entry) & QCOW2_OFFSET_MASK))

@@ -18,7 +18,7 @@ struct blk_remap;
 /* @data: what is flushed before tables change: the image's file, or its data file */
 int blk_remap_open(struct blk_qcow2 *q, struct blk_file *data,
 		   struct blk_remap **out, struct blk_error *e);
-/* Settles, gives the reserve back; NULL is fine */
+/* Settles, gives the reserve back, also to the host; NULL is fine */
 int blk_remap_close(struct blk_remap *r, struct blk_error *e);
 
 /* The entry of the cluster at @guest; the bitmap is 0 without extended L2 */
@@ -28,6 +28,12 @@ int blk_remap_get(struct blk_remap *r, uint64_t guest, uint64_t *entry,
 int blk_remap_is_own(struct blk_remap *r, uint64_t entry, struct blk_error *e);
 /* A cluster, counted; what is in it is open */
 int blk_remap_alloc(struct blk_remap *r, uint64_t *off, struct blk_error *e);
+/*
+ * Room for @size bytes, at most a cluster, of compressed data, behind what was
+ * packed before where that can be; counted once the tables are settled
+ */
+int blk_remap_pack(struct blk_remap *r, size_t size, uint64_t *off,
+		   struct blk_error *e);
 /* What the old entry referred to is freed, if the new one has another place. */
 int blk_remap_set(struct blk_remap *r, uint64_t guest, uint64_t entry,
 		  uint64_t bitmap, struct blk_error *e);

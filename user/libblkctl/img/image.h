@@ -120,6 +120,12 @@ int blk_img_read(struct blk_img *m, void *buf, size_t len, uint64_t off,
  */
 int blk_img_write(struct blk_img *m, const void *buf, size_t len, uint64_t off,
 		  struct blk_error *e);
+/*
+ * Compressed, where whole clusters become smaller (the disk's last one may be
+ * shorter); else as blk_img_write().
+ */
+int blk_img_write_compressed(struct blk_img *m, const void *buf, size_t len,
+			     uint64_t off, struct blk_error *e);
 /* @unmap: clusters may be given back; else they keep their place */
 int blk_img_write_zeroes(struct blk_img *m, uint64_t off, uint64_t len,
 			 bool unmap, struct blk_error *e);

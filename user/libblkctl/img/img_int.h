@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "codec/deflate.h"
 #include "fmt/luks.h"
 #include "img/image.h"
 
@@ -34,6 +35,7 @@ struct img_table {
  * @sparse: much of what is mapped has no place in the file: looking is worth it
  * @lock: protects what is behind it
  * @remap: once something was written: has the newest tables
+ * @deflate: once something was compressed; under @write_lock
  * @write_lock: of who writes, taken before @lock
  */
 struct blk_img {
@@ -56,6 +58,7 @@ struct blk_img {
 	size_t n_tables;
 	uint64_t clock;
 	struct blk_remap *remap;
+	struct blk_deflate *deflate;
 	pthread_mutex_t write_lock;
 };
 
@@ -114,6 +117,9 @@ void img_encrypt(const struct blk_luks_key *k, uint64_t host, void *buf,
 
 /* write.c: what was written becomes durable, and the reserve goes back */
 int img_write_end(struct blk_img *m, struct blk_error *e);
+/* A cluster that is @size bytes of compressed data */
+int img_write_packed(struct blk_img *m, const void *packed, size_t size,
+		     uint64_t at, struct blk_error *e);
 
 int img_no_memory(struct blk_error *e);
 /* "cannot WHAT 'path': why"; returns @err */

@@ -37,6 +37,7 @@ static void free_img(struct blk_img *m)
 	free_img(m->backing);
 	img_table_close(m);
 	blk_luks_free(m->key);
+	blk_codec_deflate_free(m->deflate);
 	if (m->q)
 		blk_qcow2_close(m->q);
 	blk_file_close(m->data);

@@ -2,8 +2,8 @@
 /*
  * Writing to the disk in an image.
  *
- * Owns: blk_img.remap.  Whole clusters are made of what the disk reads as and
- * of what is written, where an old one cannot be written to.
+ * Owns: blk_img.remap and .deflate.  Whole clusters are made of what the disk
+ * reads as and of what is written, where an old one cannot be written to.
  * Locking: blk_img.write_lock around everything, so that writers wait for each
  * other; blk_img.lock in it while tables change, for readers.
  */
@@ -233,6 +233,94 @@ int blk_img_write(struct blk_img *m, const void *buf, size_t len, uint64_t off,
 		return each_cluster(m, buf, len, off, write_cluster, e);
 	ret = blk_file_write(m->file, buf, len, off);
 	return ret < 0 ? img_io_error(m->file, ret, "write", e) : 0;
+}
+
+/*
+ * Compressed clusters
+ */
+
+static int check_packed(const struct blk_img *m, struct blk_error *e)
+{
+	const char *why = !m->q ? "a raw image" :
+		m->data ? "an image with a data file" :
+		m->h.crypt_method ? "an encrypted image" : NULL;
+
+	return why ? blk_error_set(e, BLK_ERR_USAGE, ENOTSUP,
+				   "'%s' cannot have compressed clusters: it is %s",
+				   m->name, why) : 0;
+}
+
+static int put_packed(struct blk_img *m, const void *packed, size_t size,
+		      uint64_t at, struct blk_error *e)
+{
+	uint32_t bits = m->h.cluster_bits;
+	uint64_t host, sectors;
+	int ret = blk_remap_pack(m->remap, size, &host, e);
+
+	if (ret < 0)
+		return ret;
+	ret = blk_file_write(m->file, packed, size, host);
+	if (ret < 0)
+		return img_io_error(m->file, ret, "write", e);
+	sectors = (host + size - 1) / 512 - host / 512;
+	return set_entry(m, at, QCOW2_L2_COMPRESSED | host |
+			 sectors << qcow2_compressed_shift(bits), 0, e);
+}
+
+int img_write_packed(struct blk_img *m, const void *packed, size_t size,
+		     uint64_t at, struct blk_error *e)
+{
+	int ret = check_range(m, at, in_disk(m, at), e);
+
+	blk_guard_mutex(&m->write_lock);
+	if (!ret)
+		ret = check_packed(m, e);
+	if (!ret)
+		ret = begin(m, e);
+	return ret ? ret : put_packed(m, packed, size, at, e);
+}
+
+/* A cluster of @whole, which has room for another */
+static int write_smaller(struct blk_img *m, const void *buf, size_t len,
+			 uint64_t at, uint8_t *whole, struct blk_error *e)
+{
+	size_t size;
+
+	memcpy(whole, buf, len);
+	memset(whole + len, 0, m->cs - len);
+	return blk_codec_deflate(m->deflate, whole, m->cs, whole + m->cs,
+				 m->cs - 1, &size) ?
+		write_cluster(m, buf, len, at, 0, e) :
+		put_packed(m, whole + m->cs, size, at, e);
+}
+
+static int compress_cluster(struct blk_img *m, const void *buf, size_t len,
+			    uint64_t at, uint64_t in, struct blk_error *e)
+{
+	uint8_t *whole;
+	int ret;
+
+	if (in || len < in_disk(m, at))
+		return write_cluster(m, buf, len, at, in, e);
+	if (!m->deflate)
+		m->deflate = blk_codec_deflate_new(m->h.compression_type);
+	whole = m->deflate ? malloc(2 * m->cs) : NULL;
+	if (!whole)
+		return img_no_memory(e);
+	ret = write_smaller(m, buf, len, at, whole, e);
+	free(whole);
+	return ret;
+}
+
+int blk_img_write_compressed(struct blk_img *m, const void *buf, size_t len,
+			     uint64_t off, struct blk_error *e)
+{
+	int ret = check_range(m, off, len, e);
+
+	blk_guard_mutex(&m->write_lock);
+	if (!ret)
+		ret = check_packed(m, e);
+	return ret ? ret : each_cluster(m, buf, len, off, compress_cluster, e);
 }
 
 /*

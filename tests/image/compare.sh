@@ -49,6 +49,14 @@ equal "zeroes are a hole" a.qcow2 zero.qcow2
 equal "strict: they are none" -s a.qcow2 zero.qcow2
 equal "quiet" -q a.qcow2 b.qcow2
 
+# threads compare chunks side by side: the first difference counts, always
+head -c 16M /dev/urandom >many.raw && cp many.raw other.raw
+for i in 3 5 6 9 11 15; do
+	printf '\0\1\2\3' | dd of=other.raw bs=1 seek=${i}234567 conv=notrunc status=none
+done
+seen=$(for _ in $(seq 12); do img compare many.raw other.raw; done | sort -u)
+is "$seen" "$(qemu-img compare -f raw -F raw many.raw other.raw)" "the first of many"
+
 fails_with 2 "one is not there" img compare a.qcow2 nothing.qcow2
 fails_with 2 "no qcow2" img compare -f qcow2 a.raw a.qcow2
 # The second entry of the first L2 table, the one at 64k

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/be.h"
 #include "image/image.h"
@@ -52,7 +51,6 @@ static const struct opt commit_opts[] = {
  * @top: the image alone, to be emptied
  * @base: what is written to, with what is below it
  * @depth: images of @view above the base
- * @rate: bytes a second, 0: no limit
  */
 struct commit {
 	struct image_run *r;
@@ -61,9 +59,7 @@ struct commit {
 	struct blk_img *top;
 	struct blk_img *base;
 	unsigned int depth;
-	uint64_t rate;
-	struct timespec began;
-	uint64_t copied;
+	struct image_rate rate;
 	uint8_t *buf;
 };
 
@@ -171,24 +167,6 @@ static int grow_base(struct commit *c, struct blk_img *found,
 	return ret ? ret : open_base(c, found, e);
 }
 
-static void wait_for_rate(const struct commit *c)
-{
-	struct timespec now, t;
-	double due, gone;
-
-	if (!c->rate)
-		return;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	gone = (double)(now.tv_sec - c->began.tv_sec) +
-		1e-9 * (double)(now.tv_nsec - c->began.tv_nsec);
-	due = (double)c->copied / (double)c->rate - gone;
-	if (due <= 0)
-		return;
-	t.tv_sec = (time_t)due;
-	t.tv_nsec = (long)((due - (double)t.tv_sec) * 1e9);
-	nanosleep(&t, NULL);
-}
-
 static int copy_extent(struct commit *c, const struct blk_extent *x,
 		       struct blk_error *e)
 {
@@ -199,9 +177,7 @@ static int copy_extent(struct commit *c, const struct blk_extent *x,
 	ret = blk_img_read(c->view, c->buf, x->len, x->off, e);
 	if (!ret)
 		ret = blk_img_write(c->base, c->buf, x->len, x->off, e);
-	c->copied += x->len;
-	wait_for_rate(c);
-	return ret;
+	return ret ? ret : image_rate_wait(&c->rate, x->len, e);
 }
 
 /* Everything that images above the base map */
@@ -212,7 +188,6 @@ static int copy(struct commit *c, struct blk_error *e)
 	int ret = 0;
 
 	image_progress_start(c->r, size);
-	clock_gettime(CLOCK_MONOTONIC, &c->began);
 	for (uint64_t off = 0; off < size && !ret; off += x.len) {
 		ret = blk_img_map(c->view, off, BLK_MIN(size - off, CHUNK),
 				  &x, e);
@@ -259,10 +234,8 @@ static int open_all(struct commit *c, struct blk_error *e)
 
 static int work(struct commit *c, struct blk_error *e)
 {
-	int ret = 0;
+	int ret = image_rate_start(&c->rate, c->a->rate, e);
 
-	if (c->a->rate)
-		ret = size_parse(c->a->rate, &c->rate, e);
 	if (!ret)
 		ret = open_all(c, e);
 	if (!ret && posix_memalign((void **)&c->buf, 4096, CHUNK))
@@ -303,7 +276,7 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 		out_document(cli, "image",
 			     json_pack("{s:s, s:I}", "filename", a->file,
 				       "copied-bytes",
-				       (json_int_t)c.copied));
+				       (json_int_t)c.rate.moved));
 	else if (!ret)
 		image_say(&r, "Image committed.\n");
 	return image_end(&r, ret, e);

@@ -7,11 +7,13 @@
  * target is made; a target that is not complete goes again.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "image/convert.h"
 #include "image/create.h"
 #include "image/image.h"
 #include "img/copy.h"
@@ -31,8 +33,15 @@ struct convert_args {
 	const char *sparse;
 	struct opt_number threads;
 	bool compress;
+	const char *rate;
 	bool no_create;
 	bool any_order;
+	bool offload;
+	bool salvage;
+	bool bitmaps;
+	bool skip_broken;
+	bool target_opts;
+	bool target_zero;
 };
 
 #define ARG(field) .offset = offsetof(struct convert_args, field)
@@ -61,6 +70,20 @@ static const struct opt convert_opts[] = {
 	  ARG(no_create) },
 	{ OPT_FLAG, 'W', "oob-writes", NULL,
 	  "write in any order: faster, and more scattered", ARG(any_order) },
+	{ OPT_FLAG, 'C', "copy-range", NULL,
+	  "let the host copy, where it can", ARG(offload) },
+	{ OPT_STRING, 'r', "rate-limit", "BYTES", "bytes a second, at most",
+	  ARG(rate) },
+	{ OPT_FLAG, 0, "salvage", NULL,
+	  "what cannot be read becomes zeroes", ARG(salvage) },
+	{ OPT_FLAG, 0, "bitmaps", NULL, "copy persistent bitmaps, too",
+	  ARG(bitmaps) },
+	{ OPT_FLAG, 0, "skip-broken-bitmaps", NULL,
+	  "leave inconsistent ones out", ARG(skip_broken) },
+	{ OPT_FLAG, 0, "target-image-opts", NULL,
+	  "the target is node options, with -n", ARG(target_opts) },
+	{ OPT_FLAG, 0, "target-is-zero", NULL,
+	  "the target reads as zeroes already, with -n", ARG(target_zero) },
 	IMAGE_OPT_IMAGE_OPTS(struct convert_args, common),
 	IMAGE_OPT_OBJECT(struct convert_args, common),
 	IMAGE_OPT_CACHE(struct convert_args, common),
@@ -85,6 +108,7 @@ struct job {
 	size_t n_src;
 	struct blk_img *target;
 	struct blk_copy copy;
+	struct image_rate rate;
 };
 
 static int usage(struct blk_error *e, const char *what)
@@ -92,25 +116,56 @@ static int usage(struct blk_error *e, const char *what)
 	return blk_error_set(e, BLK_ERR_USAGE, EINVAL, "%s", what);
 }
 
-static int check_args(const struct job *j, struct blk_error *e)
+/* Which of them do not go together? */
+static const char *clash(const struct job *j)
 {
 	const struct convert_args *a = j->a;
 	const char *prealloc = image_key_str(j->options, "preallocation");
 
 	if (a->files.n < 2)
-		return usage(e, "a source and a target are needed");
+		return "a source and a target are needed";
 	if (a->backing && (!j->qcow2 || a->files.n != 2))
-		return usage(e, "-B is for one source and a qcow2 target");
+		return "-B is for one source and a qcow2 target";
 	if (a->backing && !a->backing_format)
-		return usage(e, "-B needs the format of that file: -F");
-	if (a->compress && !j->qcow2)
-		return usage(e, "-c is for qcow2 targets");
+		return "-B needs the format of that file: -F";
 	if (a->snapshot && a->files.n != 2)
-		return usage(e, "-l is for one source");
+		return "-l is for one source";
 	if (a->no_create && a->options.n)
-		return usage(e, "-n and -o exclude each other");
+		return "-n and -o exclude each other";
 	if (j->qcow2 && prealloc && strcmp(prealloc, "off"))
-		return usage(e, "a copy in qcow2 cannot be preallocated");
+		return "a copy in qcow2 cannot be preallocated";
+	if (a->offload && (a->compress || a->sparse || a->salvage))
+		return "-C leaves copying to the host: not with -c, -S or --salvage";
+	if (a->bitmaps && (a->files.n != 2 || a->snapshot))
+		return "--bitmaps is for one source, and not with -l";
+	if (a->skip_broken && !a->bitmaps)
+		return "--skip-broken-bitmaps needs --bitmaps";
+	if (a->target_opts && (!a->no_create || a->target_format))
+		return "--target-image-opts is for targets that are there: with -n, and without -O";
+	if (a->target_zero && (!a->no_create || a->backing))
+		return "--target-is-zero is for targets that are there: with -n, and without -B";
+	return NULL;
+}
+
+static int check_args(const struct job *j, struct blk_error *e)
+{
+	const char *why = clash(j);
+
+	return why ? usage(e, why) : 0;
+}
+
+/* What depends on the target's format, as soon as that is known */
+static int check_format(const struct job *j, struct blk_error *e)
+{
+	const char *compat = image_key_str(j->options, "compat");
+
+	if (j->a->compress && !j->qcow2)
+		return usage(e, "-c is for qcow2 targets");
+	if (j->a->bitmaps && !j->qcow2)
+		return usage(e, "--bitmaps is for qcow2 targets");
+	if (j->a->bitmaps && compat && (!strcmp(compat, "0.10") ||
+					!strcmp(compat, "v2")))
+		return usage(e, "--bitmaps is for qcow2 of version 3, not compat=0.10");
 	return 0;
 }
 
@@ -134,6 +189,9 @@ static int open_sources(struct job *j, struct blk_error *e)
 		if (!rc)
 			j->copy.total += blk_img_size(j->src[i]);
 	}
+	if (!rc && j->a->bitmaps)
+		rc = convert_bitmaps_check(j->r, j->src[0], j->a->skip_broken,
+					   e);
 	return rc;
 }
 
@@ -166,16 +224,14 @@ static int make_target(struct job *j, struct blk_error *e)
 	return rc ? rc : image_new_make(j->path, &n, e);
 }
 
-static int open_target(struct job *j, struct blk_error *e)
+/* Its name: as node options, with the key that it was made with */
+static char *target_name(struct job *j)
 {
 	const char *id = image_key_str(j->options, "encrypt.key-secret");
 	json_auto_t *o = json_pack("{s:s, s:{s:s}, s:n}", "driver",
 				   j->qcow2 ? "qcow2" : "raw", "file",
 				   "filename", j->path, "backing");
-	unsigned int flags = BLK_IMG_WRITE |
-		image_cache_flags(j->a->common.cache, "unsafe");
 	char *text, *name = NULL;
-	int rc;
 
 	if (id)
 		json_object_set_new(o, "encrypt", json_pack("{s:s, s:s}",
@@ -183,16 +239,39 @@ static int open_target(struct job *j, struct blk_error *e)
 							    "key-secret", id));
 	text = json_dumps(o, JSON_COMPACT);
 	if (!text || asprintf(&name, "json:%s", text) < 0)
-		rc = blk_error_set(e, BLK_ERR_FAILED, EINVAL,
-				   "'%s' is no name that can be used here",
-				   j->path);
-	else
-		rc = blk_img_open(name, false, NULL, flags, j->r->secrets,
-				  &j->target, e);
+		name = NULL;
 	free(text);
+	return name;
+}
+
+static int open_target(struct job *j, struct blk_error *e)
+{
+	unsigned int flags = BLK_IMG_WRITE |
+		image_cache_flags(j->a->common.cache, "unsafe");
+	char *name = j->a->target_opts ? strdup(j->path) : target_name(j);
+	int rc;
+
+	if (!name)
+		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+				     "'%s' is no name that can be used here",
+				     j->path);
+	rc = blk_img_open(name, j->a->target_opts, NULL, flags, j->r->secrets,
+			  &j->target, e);
 	free(name);
+	if (rc)
+		return rc;
+	if (j->a->target_opts) {
+		j->qcow2 = blk_img_qcow2(j->target);
+		rc = check_format(j, e);
+	}
 	if (!rc && blk_img_size(j->target) < j->copy.total)
 		rc = usage(e, "the target is smaller than what is copied");
+	if (!rc && j->a->bitmaps &&
+	    blk_img_size(j->target) != j->copy.total)
+		rc = usage(e, "--bitmaps needs a target of the same size");
+	if (!rc && j->a->target_zero && j->qcow2 &&
+	    blk_qcow2_backing_file(blk_img_qcow2(j->target)))
+		rc = usage(e, "--target-is-zero: there is an image below the target");
 	return rc;
 }
 
@@ -200,12 +279,20 @@ static int open_target(struct job *j, struct blk_error *e)
  * Copying
  */
 
-static int done(void *opaque, uint64_t n, struct blk_error *e)
+static int done(void *opaque, uint64_t n, bool moved, struct blk_error *e)
 {
 	struct job *j = opaque;
 
 	image_progress_add(j->r, n);
-	return image_interrupted(e);
+	return moved ? image_rate_wait(&j->rate, n, e) : image_interrupted(e);
+}
+
+/* Always said, as an error would be; several threads */
+static void lost(void *opaque, uint64_t off, uint64_t n,
+		 const struct blk_error *e)
+{
+	fprintf(stderr, "blkctl: %" PRIu64 " bytes at %" PRIu64
+		" are lost, and become zeroes: %s\n", n, off, e->msg);
 }
 
 static void set_up_qcow2(struct job *j)
@@ -218,6 +305,7 @@ static void set_up_qcow2(struct job *j)
 	j->copy.hide = h->backing_file_offset;
 	j->copy.no_zeroes = h->version < 3;
 	j->copy.own = j->a->backing;
+	j->copy.offload = j->a->offload && !h->crypt_method;
 }
 
 static int set_up(struct job *j, struct blk_error *e)
@@ -239,7 +327,8 @@ static int set_up(struct job *j, struct blk_error *e)
 		return -EINVAL;
 	if (c->sparse & 511)
 		return usage(e, "-S is a multiple of 512");
-	return 0;
+	c->bad = a->salvage ? lost : NULL;
+	return image_rate_start(&j->rate, a->rate, e);
 }
 
 static int copy(struct job *j, struct blk_error *e)
@@ -253,8 +342,9 @@ static int copy(struct job *j, struct blk_error *e)
 		j->copy.build = b;
 	} else {
 		j->copy.raw = blk_img_file(j->target);
-		j->copy.raw_zeroed = !j->a->no_create &&
-			!j->copy.raw->is_bdev;
+		j->copy.raw_zeroed = j->a->target_zero ||
+			(!j->a->no_create && !j->copy.raw->is_bdev);
+		j->copy.offload = j->a->offload;
 	}
 	if (rc)
 		return rc;
@@ -263,6 +353,8 @@ static int copy(struct job *j, struct blk_error *e)
 	if (!rc && b)
 		rc = blk_build_end(b, e);
 	blk_build_free(b);
+	if (!rc && j->a->bitmaps)
+		rc = convert_bitmaps(j->src[0], j->target, e);
 	if (!rc)
 		image_progress_end(j->r);
 	return rc;
@@ -273,6 +365,8 @@ static int convert(struct job *j, struct blk_error *e)
 	size_t i;
 	int rc = check_args(j, e), closed;
 
+	if (!rc && !j->a->target_opts)
+		rc = check_format(j, e);
 	if (!rc)
 		rc = open_sources(j, e);
 	if (!rc)
@@ -310,7 +404,8 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 	if (!rc && cli->json)
 		out_document(cli, "convert",
 			     json_pack("{s:s, s:s, s:I}", "filename", j.path,
-				       "format", format, "virtual-size",
+				       "format", j.qcow2 ? "qcow2" : "raw",
+				       "virtual-size",
 				       (json_int_t)j.copy.total));
 	json_decref(j.options);
 	return image_end(&r, rc, e);

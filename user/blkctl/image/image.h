@@ -189,6 +189,30 @@ void image_progress_add(struct image_run *r, uint64_t n);
 void image_progress_end(struct image_run *r);
 
 /*
+ * -r (rate.c)
+ */
+
+/**
+ * struct image_rate - how much was moved
+ * @rate: bytes a second, 0: no limit
+ * @began: when, ns
+ */
+struct image_rate {
+	uint64_t rate;
+	int64_t began;
+	atomic_uint_fast64_t moved;
+};
+
+/* @rate: as the user says it; NULL: no limit */
+int image_rate_start(struct image_rate *l, const char *rate,
+		     struct blk_error *e);
+/*
+ * @n bytes more were moved: sleeps if that was too fast.  Any thread.  -EINTR
+ * when the end is asked for, also without a limit
+ */
+int image_rate_wait(struct image_rate *l, uint64_t n, struct blk_error *e);
+
+/*
  * Signals (interrupt.c): SIGINT and SIGTERM ask for an end, SIGUSR1 for a line
  * of progress.  A second SIGINT ends the program where it stands, half-made
  * targets removed.

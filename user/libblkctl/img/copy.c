@@ -10,12 +10,13 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/be.h"
 #include "codec/deflate.h"
-#include "img/copy.h"
+#include "img/copy_int.h"
 #include "img/img_int.h"
 
 #define CHUNK		(2U << 20)
@@ -28,6 +29,7 @@ struct run {
 	uint64_t off;		/* of the next chunk */
 	uint64_t taken;		/* chunks so far */
 	uint64_t turn;		/* whose turn it is to get places */
+	atomic_bool no_offload;	/* the host cannot copy between these files */
 	int rc;
 	struct blk_error e;
 };
@@ -52,63 +54,6 @@ struct worker {
 
 #define EMPTY	0U
 #define PLAIN	SIZE_MAX
-
-/*
- * Sources
- */
-
-/* Of which source is @off, and where in it; NULL: behind all */
-static struct blk_img *source_at(const struct blk_copy *c, uint64_t *off,
-				 uint64_t *left)
-{
-	size_t i;
-
-	for (i = 0; i < c->n_src; i++) {
-		uint64_t size = blk_img_size(c->src[i]);
-
-		if (*off < size) {
-			*left = size - *off;
-			return c->src[i];
-		}
-		*off -= size;
-	}
-	return NULL;
-}
-
-/* The extent at @off, at most @len bytes; behind all sources a hole */
-static int look(const struct blk_copy *c, uint64_t off, uint64_t len,
-		struct blk_extent *x, struct blk_error *e)
-{
-	uint64_t left = 0, at = off;
-	struct blk_img *m = source_at(c, &at, &left);
-
-	*x = (struct blk_extent){ .len = len };
-	if (!m)
-		return 0;
-	return c->own ? blk_img_map_own(m, at, BLK_MIN(len, left), x, e) :
-		blk_img_map(m, at, BLK_MIN(len, left), x, e);
-}
-
-static int read_chunk(const struct blk_copy *c, uint8_t *buf, uint64_t off,
-		      uint64_t len, struct blk_error *e)
-{
-	int rc = 0;
-
-	while (!rc && len) {
-		uint64_t left = len, at = off, n;
-		struct blk_img *m = source_at(c, &at, &left);
-
-		n = BLK_MIN(left, len);
-		if (m)
-			rc = blk_img_read(m, buf, n, at, e);
-		else
-			memset(buf, 0, n);
-		buf += n;
-		off += n;
-		len -= n;
-	}
-	return rc;
-}
 
 /*
  * Taking a chunk
@@ -145,7 +90,7 @@ static int pass_over(struct run *r, uint64_t off, uint64_t *passed,
 	*passed = 0;
 	if (!c->sparse || (c->hide && c->no_zeroes && !c->own))
 		return 0;
-	rc = look(c, off, c->total - off, &x, e);
+	rc = copy_look(c, off, c->total - off, &x, e);
 	if (rc || x.kind == BLK_EXT_DATA || x.kind == BLK_EXT_COMPRESSED)
 		return rc;
 	if (c->hide && c->no_zeroes && x.kind != BLK_EXT_HOLE)
@@ -169,7 +114,7 @@ static bool take(struct run *r, struct worker *w)
 	while (!r->rc && r->off < c->total) {
 		r->rc = pass_over(r, r->off, &passed, &r->e);
 		if (!r->rc && passed)
-			r->rc = c->done(c->opaque, passed, &r->e);
+			r->rc = c->done(c->opaque, passed, false, &r->e);
 		if (r->rc || passed) {
 			r->off += passed;
 			continue;
@@ -196,7 +141,7 @@ static int is_mapped(const struct blk_copy *c, uint64_t off, uint64_t len,
 
 	*mapped = !c->own;
 	for (; !rc && !*mapped && len; off += x.len, len -= x.len) {
-		rc = look(c, off, len, &x, e);
+		rc = copy_look(c, off, len, &x, e);
 		*mapped = !rc && x.kind != BLK_EXT_HOLE;
 	}
 	return rc;
@@ -225,13 +170,21 @@ static int judge_one(struct worker *w, uint64_t i)
 	return 0;
 }
 
-static int judge(struct worker *w)
+/* The rest of the last cluster is zeroes. */
+static void fill_up(struct worker *w)
 {
-	uint64_t i, u = w->r->c->unit;
-	int rc = 0;
+	uint64_t u = w->r->c->unit;
 
 	w->n = (w->len + u - 1) / u;
-	memset(w->buf + w->len, 0, w->n * u - w->len);
+	if (w->r->c->build)
+		memset(w->buf + w->len, 0, w->n * u - w->len);
+}
+
+static int judge(struct worker *w)
+{
+	uint64_t i;
+	int rc = 0;
+
 	for (i = 0; !rc && i < w->n; i++)
 		rc = judge_one(w, i);
 	return rc;
@@ -369,21 +322,49 @@ static int write_raw(struct worker *w)
 	return rc;
 }
 
+/* All of it is data that has a place in a file: the host may copy it. */
+static bool is_offload(struct worker *w)
+{
+	return w->r->c->offload && !w->r->no_offload &&
+		copy_is_plain(w->r->c, w->off, w->len);
+}
+
+static bool offload(struct worker *w)
+{
+	const struct blk_copy *c = w->r->c;
+
+	if (c->build ? copy_by_host(c, w->off, w->len, blk_build_file(c->build),
+				    w->host[0]) :
+	    copy_by_host(c, w->off, w->len, c->raw, w->off))
+		return true;
+	w->r->no_offload = true;
+	return false;
+}
+
 static int copy_chunk(struct worker *w)
 {
 	const struct blk_copy *c = w->r->c;
-	int rc = read_chunk(c, w->buf, w->off, w->len, &w->e);
+	bool plain = is_offload(w), copied;
+	uint64_t i;
+	int rc = 0;
 
-	if (!rc && c->build) {
+	w->n = (w->len + c->unit - 1) / c->unit;
+	for (i = 0; plain && i < w->n; i++)
+		w->size[i] = PLAIN;
+	if (plain && c->build)
+		rc = wait_and_place(w);
+	copied = !rc && plain && offload(w);
+	if (!rc && !copied)
+		rc = copy_read(c, w->buf, w->off, w->len, &w->e);
+	if (!rc && !copied)
+		fill_up(w);
+	if (!rc && !plain && c->build)
 		rc = judge(w);
-		if (!rc)
-			rc = wait_and_place(w);
-		if (!rc)
-			rc = write_build(w);
-	} else if (!rc) {
-		rc = write_raw(w);
-	}
-	return rc ? rc : c->done(c->opaque, w->len, &w->e);
+	if (!rc && !plain && c->build)
+		rc = wait_and_place(w);
+	if (!rc && !copied)
+		rc = c->build ? write_build(w) : write_raw(w);
+	return rc ? rc : c->done(c->opaque, w->len, true, &w->e);
 }
 
 static void *work(void *arg)

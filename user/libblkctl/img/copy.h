@@ -21,9 +21,15 @@
  * @sparse: so many bytes of zeroes are not written, 0: all are
  * @threads: 1 to 16
  * @in_order: give out places in the order of the disk
+ * @offload: the host may copy what is in files as it is on the disk, zeroes
+ *           included (copy_file_range(2)); not for an encrypted @build, and not
+ *           with @compress
  * @total: bytes to copy
- * @done: called by any thread, with bytes that are done since the last call;
- *        -errno with @e set ends the copy
+ * @done: called by any thread, with bytes that are done since the last call,
+ *        and whether they were moved or passed over; -errno with @e set ends
+ *        the copy
+ * @bad: NULL: what cannot be read ends the copy; else these bytes become zeroes,
+ *       and it is called, by any thread
  */
 struct blk_copy {
 	struct blk_img **src;
@@ -40,8 +46,11 @@ struct blk_copy {
 	uint64_t sparse;
 	unsigned int threads;
 	bool in_order;
+	bool offload;
 	uint64_t total;
-	int (*done)(void *opaque, uint64_t n, struct blk_error *e);
+	int (*done)(void *opaque, uint64_t n, bool moved, struct blk_error *e);
+	void (*bad)(void *opaque, uint64_t off, uint64_t n,
+		    const struct blk_error *e);
 	void *opaque;
 };
 

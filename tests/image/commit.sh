@@ -54,5 +54,13 @@ done
 make a qcow2 ""
 fails_with 1 "no such base" img commit -b none a.top
 fails_with 1 "nothing below" img commit a.base
+# a bitmap in the image alone; nothing below has changed when it is refused
+make a raw ""
+qemu-img bitmap --add a.mid one
+sum=$(sha a.base)
+fails_with 1 "a bitmap that records" img commit a.mid
+is "$(sha a.base)" "$sum" "nothing was committed"
+t "drop: it is not written to" img commit -d a.mid
+make a qcow2 ""
 is "$(json commit a.top | jq -r .filename)" a.top "--json"
 done_testing

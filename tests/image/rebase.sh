@@ -41,6 +41,14 @@ for opts in "" "-o cluster_size=4k" "-o extended_l2=on" "-o compat=0.10"; do
 	t "the same disk" same -f qcow2 -F raw a.qcow2 want.raw
 	is "$(backing)" '[null,null]' "says the header"
 	t "clean" clean a.qcow2
+	rm -f a.qcow2
+	# shellcheck disable=SC2086
+	qemu-img create -q -f qcow2 $opts a.qcow2 5M
+	qemu-io -f qcow2 -c 'write -P 3 64k 100k' a.qcow2 >/dev/null
+	qemu-img convert -f qcow2 -O raw a.qcow2 want.raw
+	t "the first one: $opts" img rebase -q -b two -F raw a.qcow2
+	t "zeroes stay zeroes" same -f qcow2 -F raw a.qcow2 want.raw
+	t "clean" clean a.qcow2
 done
 
 for opts in "" "-o cluster_size=4k" "-o extended_l2=on" "-o compat=0.10" \

@@ -55,6 +55,17 @@ done
 [ "$(blocks a.qcow2)" -gt 40000 ]
 is $? 0 "full has space of the host's"
 
+# The cluster with the old end shows what is below.
+head -c 3M /dev/urandom >below.raw
+for o in cluster_size=2M extended_l2=on,cluster_size=2M data_file=end.data,cluster_size=2M; do
+	rm -f end.data
+	qemu-img create -q -f qcow2 -o "$o" -b below.raw -F raw end.qcow2 3M
+	t "preallocation above another image: $o" \
+		img resize -q --preallocation=falloc end.qcow2 9M
+	t "clean" clean end.qcow2
+	t "the disk reads as before" same -f raw -F qcow2 below.raw end.qcow2
+done
+
 rm -f data.raw
 qemu-img create -q -f qcow2 -o data_file=data.raw,data_file_raw=on d.qcow2 4M
 t "a data file grows" img resize -q d.qcow2 9M
@@ -80,6 +91,12 @@ fails_with 1 "no size" img resize a.qcow2 1x
 fails_with 1 "no image" img resize none.qcow2 1M
 fails_with 1 "preallocation when shrinking" \
 	img resize --shrink --preallocation=full a.qcow2 1M
+echo -n secret >key
+patient qemu-img create -q -f qcow2 --object secret,id=k,file=key -o \
+	encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10,compat=0.10 l.qcow2 1M
+sum=$(sha l.qcow2)
+fails_with 1 "preallocation that there is not" img resize --preallocation=full l.qcow2 2M
+is "$(sha l.qcow2)" "$sum" "changes nothing"
 is "$(json resize a.qcow2 32M | jq -c .)" \
 	'{"filename":"a.qcow2","virtual-size":33554432}' "--json"
 t "image-opts" img resize -q --image-opts driver=qcow2,file.filename=a.qcow2 33M

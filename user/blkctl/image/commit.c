@@ -214,12 +214,20 @@ static int empty_top(struct commit *c, struct blk_error *e)
 	return ret;
 }
 
+static bool will_empty(const struct commit *c)
+{
+	return !c->a->drop && !c->a->base;
+}
+
 static int open_all(struct commit *c, struct blk_error *e)
 {
 	struct blk_img *found = NULL;
 	int ret = image_open(c->r, c->a->file, BLK_IMG_WRITE |
 			     BLK_IMG_NO_BACKING | write_flags(c), &c->top, e);
 
+	/* an image that cannot be changed is refused before others have been */
+	if (!ret && will_empty(c))
+		ret = blk_img_discard(c->top, 0, 0, true, e);
 	if (!ret)
 		ret = image_open(c->r, c->a->file, BLK_IMG_NO_LOCK |
 				 BLK_IMG_BUFFERED, &c->view, e);
@@ -243,7 +251,7 @@ static int work(struct commit *c, struct blk_error *e)
 				    "out of memory");
 	if (!ret)
 		ret = copy(c, e);
-	if (!ret && !c->a->drop && !c->a->base)
+	if (!ret && will_empty(c))
 		ret = empty_top(c, e);
 	if (!ret)
 		image_progress_end(c->r);

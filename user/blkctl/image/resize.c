@@ -97,7 +97,8 @@ static int check(const struct meta *m, const struct resize_args *a,
 	if (!m->q && how == BLK_PREALLOC_METADATA)
 		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
 				     "raw images have no metadata to preallocate");
-	return 0;
+	return m->q && how != BLK_PREALLOC_OFF ?
+		blk_qcow2_can_preallocate(m->q, e) : 0;
 }
 
 static int resize(struct meta *m, const struct resize_args *a,

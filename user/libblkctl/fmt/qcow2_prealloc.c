@@ -94,6 +94,13 @@ static int preallocate(struct prealloc *p, uint64_t from, uint64_t to)
 	return ret;
 }
 
+int blk_qcow2_can_preallocate(const struct blk_qcow2 *q, struct blk_error *e)
+{
+	return q->h.crypt_method == QCOW2_CRYPT_NONE || q->h.version >= 3 ? 0 :
+		blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+			      "encrypted images of version 2 cannot be preallocated");
+}
+
 int blk_qcow2_preallocate(struct blk_qcow2 *q, uint64_t from, uint64_t to,
 			  enum blk_prealloc how, struct blk_error *e)
 {
@@ -103,14 +110,14 @@ int blk_qcow2_preallocate(struct blk_qcow2 *q, uint64_t from, uint64_t to,
 	blk_guard_mutex(&q->lock);
 	if (how == BLK_PREALLOC_OFF)
 		return 0;
-	if (q->h.crypt_method != QCOW2_CRYPT_NONE && q->h.version < 3)
-		return blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
-				     "encrypted images of version 2 cannot be preallocated");
-	ret = blk_alloc_prepare(q, e);
+	ret = blk_qcow2_can_preallocate(q, e);
+	if (!ret)
+		ret = blk_alloc_prepare(q, e);
 	if (ret < 0)
 		return ret;
 	q->as_they_are = true;	/* they are filled here */
-	ret = preallocate(&p, blk_align_down(from, q->cs),
+	/* the cluster with the old end may show what is below */
+	ret = preallocate(&p, blk_align_up(from, q->cs),
 			  blk_align_up(BLK_MIN(to, q->h.size), q->cs));
 	q->as_they_are = false;
 	if (ret == -ENOSPC)

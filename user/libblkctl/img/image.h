@@ -34,6 +34,9 @@ struct blk_img;
 						 * that is removed on failure */
 #define BLK_IMG_NO_DATA		(1U << 5)	/* metadata only: a data file or
 						 * a key that is missing is fine */
+#define BLK_IMG_MAP_ZEROES	(1U << 6)	/* zeroes that are written are
+						 * mapped also where there is
+						 * nothing below: there will be */
 
 /**
  * blk_img_open - open an image, and those below it

@@ -386,7 +386,8 @@ static int zero_cluster(struct blk_img *m, size_t len, uint64_t at,
 	if (!is_whole(m, len, at, in) ||
 	    (m->h.version < 3 && (m->backing || !unmap)))
 		return write_zero_bytes(m, len, at, in, e);
-	if (!m->backing && !entry && !bitmap)
+	if (!m->backing && !(m->flags & BLK_IMG_MAP_ZEROES) && !entry &&
+	    !bitmap)
 		return 0;
 	if (m->data) {
 		ret = put_zeroes(m->data, at, len, e);

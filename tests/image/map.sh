@@ -55,6 +55,27 @@ is "$(img map -s 1M -l 2M t.qcow2 | awk '{ print $1, $2, $3 }')" \
 	"$(qemu-img map -s 1M -l 2M t.qcow2 | awk '{ print $1, $2, $3 }')" "the list for people"
 t "behind the end" img map -s 20M t.qcow2
 
+# What snapshots share: the second of 4M was written again, the fourth is new
+qemu-img create -q -f qcow2 s.qcow2 8M
+qemu-io -c 'write -P 1 0 3M' s.qcow2 >/dev/null
+qemu-img snapshot -c one s.qcow2
+qemu-io -c 'write -P 2 1M 1M' -c 'write -P 2 3M 1M' s.qcow2 >/dev/null
+equal "after a snapshot" s.qcow2
+shared='[.[] | select(.data) | "\(.start / 1048576)+\(.length / 1048576):\(.shared)"] | join(" ")'
+is "$(json map --shared s.qcow2 | jq -r "$shared")" \
+	"0+1:true 1+1:false 2+1:true 3+1:false" "what snapshots share"
+is "$(img map --shared s.qcow2 | awk 'NR > 1 { print $4 }' | tr '\n' ' ')" \
+	"yes no yes no " "for people too"
+is "$(img map --draw s.qcow2 | head -n 32 | tr -d '\n' | tr -s 'S#.')" "S#S#." \
+	"in letters"
+qemu-img create -q -f qcow2 -b s.qcow2 -F qcow2 u.qcow2 8M
+qemu-io -c 'write -P 1 7M 1M' u.qcow2 >/dev/null
+is "$(json map --shared u.qcow2 | jq -r "$shared")" \
+	"0+1:true 1+1:false 2+1:true 3+1:false 7+1:false" "of the image below"
+like "$(img map --draw u.qcow2)" "images in the chain: 2" "how long the chain is"
+qemu-img snapshot -d one s.qcow2
+is "$(json map --shared s.qcow2 | jq 'any(.[]; .shared)')" false "without snapshots nothing is"
+
 t "in letters" img map --draw t.qcow2
 like "$output" '[+-]#' "data of several layers"
 t "as SVG" img map --heat x.svg t.qcow2

@@ -19,6 +19,7 @@
 #define ROWS	32U
 #define CELLS	(COLUMNS * ROWS)
 #define PIXELS	10U	/* of a cell */
+#define WIDTH	900U	/* of an SVG: the legend is longer than a row of cells */
 #define DEPTHS	3U	/* the image, the one below, those further down */
 
 /* @bytes: of each kind and depth in the cell */
@@ -30,6 +31,7 @@ struct heat {
 	uint64_t off, len;
 	uint64_t per;		/* bytes of a cell */
 	unsigned int n;		/* cells in use */
+	unsigned int images;	/* in the chain */
 	struct cell cell[CELLS];
 };
 
@@ -49,15 +51,19 @@ static const struct {
 	[HEAT_DATA] = { { '#', 0xc0392b, "data" },
 			{ '+', 0xe67e22, "data of the image below" },
 			{ '-', 0xf1c40f, "data further down" } },
+	[HEAT_SHARED] = { { 'S', 0x1e8449, "data that snapshots share" },
+			  { 's', 0x58d68d, "the same, below" },
+			  { 's', 0xabebc6, NULL } },
 };
 
-struct heat *heat_new(uint64_t off, uint64_t len)
+struct heat *heat_new(uint64_t off, uint64_t len, unsigned int images)
 {
 	struct heat *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return NULL;
 	h->off = off;
+	h->images = images;
 	h->len = len;
 	h->per = len / CELLS + !!(len % CELLS);
 	if (h->per < 512)
@@ -115,7 +121,8 @@ void heat_print(const struct heat *h)
 		if (i % COLUMNS == COLUMNS - 1 || i + 1 == h->n)
 			putchar('\n');
 	}
-	printf("\none letter: %llu bytes\n", (unsigned long long)h->per);
+	printf("\none letter: %llu bytes\nimages in the chain: %u\n",
+	       (unsigned long long)h->per, h->images);
 	for (kind = 0; kind < HEAT_KINDS; kind++)
 		for (depth = 0; depth < DEPTHS; depth++)
 			if (look[kind][depth].what)
@@ -148,7 +155,7 @@ static void write_svg(const struct heat *h, FILE *f)
 	unsigned int kind, depth, y = rows(h) * PIXELS + 24, x = 4;
 
 	fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%u\" height=\"%u\" font-family=\"sans-serif\" font-size=\"11\">\n",
-		COLUMNS * PIXELS, y + 10);
+		WIDTH, y + 26);
 	fprintf(f, "<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n");
 	for (unsigned int i = 0; i < h->n; i++) {
 		judge(&h->cell[i], &kind, &depth);
@@ -167,6 +174,8 @@ static void write_svg(const struct heat *h, FILE *f)
 			x += 26 + 6 * (unsigned int)strlen(
 				look[kind][depth].what);
 		}
+	fprintf(f, "<text x=\"4\" y=\"%u\">images in the chain: %u</text>\n",
+		y + 16, h->images);
 	fprintf(f, "</svg>\n");
 }
 

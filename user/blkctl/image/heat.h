@@ -14,13 +14,14 @@ enum heat_kind {
 	HEAT_ZERO,
 	HEAT_COMPRESSED,
 	HEAT_DATA,
+	HEAT_SHARED,	/* data that internal snapshots have too */
 	HEAT_KINDS
 };
 
 struct heat;
 
-/* Of [off, off + len); NULL: no memory */
-struct heat *heat_new(uint64_t off, uint64_t len);
+/* Of [off, off + len), in a chain of @images; NULL: no memory */
+struct heat *heat_new(uint64_t off, uint64_t len, unsigned int images);
 void heat_free(struct heat *h);		/* NULL is fine */
 /* Within the range, each byte once; @depth: 0: of the image itself */
 void heat_add(struct heat *h, uint64_t off, uint64_t len, enum heat_kind kind,

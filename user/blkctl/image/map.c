@@ -20,6 +20,7 @@ struct map_args {
 	const char *max;
 	const char *heat;
 	bool draw;
+	bool shared;
 	struct image_common common;
 };
 
@@ -38,6 +39,9 @@ static const struct opt map_opts[] = {
 	{ OPT_STRING, 0, "heat", "FILE",
 	  "draw it into a file, NAME.svg or NAME.png",
 	  .complete = OPT_COMPLETE_FILE, ARG(heat) },
+	{ OPT_FLAG, 0, "shared", NULL,
+	  "say what internal snapshots have too; --draw and --heat do",
+	  ARG(shared) },
 	IMAGE_OPT_SHARE(struct map_args, common),
 	IMAGE_OPT_OUTPUT(struct map_args, common),
 	{}
@@ -47,7 +51,7 @@ static const struct opt map_opts[] = {
 struct piece {
 	uint64_t start, length, offset;
 	unsigned int depth;
-	bool present, zero, data, compressed, has_offset;
+	bool present, zero, data, compressed, has_offset, shared;
 	const char *file;
 };
 
@@ -74,6 +78,7 @@ static struct piece piece_of(const struct map *map, const struct blk_extent *x)
 			x->kind == BLK_EXT_COMPRESSED || x->preallocated,
 		.compressed = x->kind == BLK_EXT_COMPRESSED,
 		.has_offset = x->has_host,
+		.shared = x->shared,
 	};
 
 	for (unsigned int i = 0; i < x->layer && layer; i++) {
@@ -96,7 +101,7 @@ static bool goes_on(const struct piece *a, const struct piece *b)
 	return a->depth == b->depth && a->present == b->present &&
 		a->zero == b->zero && a->data == b->data &&
 		a->compressed == b->compressed &&
-		a->has_offset == b->has_offset &&
+		a->has_offset == b->has_offset && a->shared == b->shared &&
 		(!a->has_offset || a->offset + a->length == b->offset);
 }
 
@@ -112,10 +117,21 @@ static void show_json(struct map *map, const struct piece *p)
 	if (p->has_offset)
 		json_object_set_new(o, "offset",
 				    json_integer((json_int_t)p->offset));
+	if (map->a->shared)
+		json_object_set_new(o, "shared", json_boolean(p->shared));
 	json_array_append_new(map->list, o);
 }
 
-static void show_human(const struct piece *p)
+static enum heat_kind kind_of(const struct piece *p)
+{
+	if (p->compressed)
+		return HEAT_COMPRESSED;
+	if (p->data && !p->zero)
+		return p->shared ? HEAT_SHARED : HEAT_DATA;
+	return p->present ? HEAT_ZERO : HEAT_HOLE;
+}
+
+static void show_human(const struct map *map, const struct piece *p)
 {
 	if (!p->data || p->zero)
 		return;
@@ -124,6 +140,8 @@ static void show_human(const struct piece *p)
 		printf("%#-16" PRIx64, p->offset);
 	else
 		printf("%-16s", p->compressed ? "compressed" : "encrypted");
+	if (map->a->shared)
+		printf("%-8s", p->shared ? "yes" : "no");
 	out_text(p->file);
 	putchar('\n');
 }
@@ -135,13 +153,12 @@ static void show(struct map *map)
 	if (!p->length)
 		return;
 	if (map->heat)
-		heat_add(map->heat, p->start, p->length, p->compressed ?
-			 HEAT_COMPRESSED : p->data && !p->zero ? HEAT_DATA :
-			 p->present ? HEAT_ZERO : HEAT_HOLE, p->depth);
+		heat_add(map->heat, p->start, p->length, kind_of(p),
+			 p->depth);
 	if (map->r->cli->json)
 		show_json(map, p);
 	else if (!map->heat)
-		show_human(p);
+		show_human(map, p);
 }
 
 static int walk(struct map *map, uint64_t off, uint64_t end,
@@ -189,23 +206,35 @@ static int draw(struct map *map, struct blk_error *e)
 	return map->a->heat ? heat_write(map->heat, map->a->heat, e) : 0;
 }
 
+static unsigned int images(struct blk_img *m)
+{
+	unsigned int n = 0;
+
+	for (; m; m = blk_img_backing(m))
+		n++;
+	return n;
+}
+
 static int work(struct image_run *r, const struct map_args *a,
 		struct blk_error *e)
 {
 	struct map map = { .r = r, .a = a, .list = json_array() };
 	uint64_t off = 0, end = 0;
+	unsigned int shared = a->shared || a->heat || a->draw ?
+		BLK_IMG_SHARED : 0;
 	int ret = a->heat ? heat_check(a->heat, e) : 0;
 
 	if (!ret)
-		ret = image_open(r, a->file, image_flags(r, false) |
+		ret = image_open(r, a->file, image_flags(r, false) | shared |
 				 BLK_IMG_NO_DATA, &map.m, e);
 	if (!ret)
 		ret = parse(a, blk_img_size(map.m), &off, &end, e);
 	if (!ret && (a->heat || a->draw))
-		map.heat = heat_new(off, end > off ? end - off : 0);
+		map.heat = heat_new(off, end > off ? end - off : 0,
+				    images(map.m));
 	if (!ret && !map.heat && !r->cli->json)
-		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to",
-		       "File");
+		printf("%-16s%-16s%-16s%s%s\n", "Offset", "Length",
+		       "Mapped to", a->shared ? "Shared  " : "", "File");
 	if (!ret)
 		ret = walk(&map, off, end, e);
 	if (!ret && map.heat)

@@ -388,6 +388,9 @@ int blk_qcow2_release(struct blk_qcow2 *q, const struct dm_qcow_run *runs,
  */
 int blk_qcow2_trim(struct blk_qcow2 *q, struct blk_error *e);
 
+/* Has the host cluster at @host more than one reference?  Of a reader too */
+int blk_qcow2_shared(struct blk_qcow2 *q, uint64_t host, bool *shared);
+
 /*
  * Has a write of refcounts failed, so that some may be too high on disk?  A
  * scan that ends without leftovers clears it.

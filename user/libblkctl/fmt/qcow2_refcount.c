@@ -96,6 +96,8 @@ int blk_slots_alloc(struct blk_qcow2 *q)
 {
 	size_t n = slots_wanted(q);
 
+	if (q->slot)
+		return 0;
 	if (posix_memalign((void **)&q->slot_mem, 4096,
 			   blk_align_up(n * q->cs, 4096)))
 		return -ENOMEM;
@@ -206,6 +208,19 @@ int blk_refcount_read(struct blk_qcow2 *q, uint64_t cluster, uint64_t *rc)
 	*rc = ret ? 0 : blk_refcount_get(s->buf, q->h.refcount_order,
 					 cluster & ((1ULL << q->rb_bits) - 1));
 	return ret == -ENOENT ? 0 : ret;
+}
+
+int blk_qcow2_shared(struct blk_qcow2 *q, uint64_t host, bool *shared)
+{
+	uint64_t rc = 0;
+	int ret;
+
+	blk_guard_mutex(&q->lock);
+	ret = q->rt_why ? -EUCLEAN : blk_slots_alloc(q);
+	if (!ret)
+		ret = blk_refcount_read(q, host >> q->h.cluster_bits, &rc);
+	*shared = rc > 1;
+	return ret;
 }
 
 void blk_slot_set(struct blk_qcow2 *q, struct blk_slot *s, uint64_t i,

@@ -37,6 +37,8 @@ struct blk_img;
 #define BLK_IMG_MAP_ZEROES	(1U << 6)	/* zeroes that are written are
 						 * mapped also where there is
 						 * nothing below: there will be */
+#define BLK_IMG_SHARED		(1U << 7)	/* blk_extent.shared is wanted,
+						 * at a look at each refcount */
 
 /**
  * blk_img_open - open an image, and those below it
@@ -90,6 +92,8 @@ enum blk_ext_kind {
  * @has_host: @host is where it begins in @file; not of compressed or encrypted
  *            clusters; may be true of ZERO (allocated, reads as zeroes)
  * @preallocated: of ZERO: mapped as data, but the file has a hole there
+ * @shared: with BLK_IMG_SHARED: of clusters with a place in the image's own file,
+ *          not of compressed ones: snapshots have them too
  * @file: borrowed; of the layer, or its data file
  * @len: more than 0; not the longest possible, but runs that follow each other
  *       in one L2 table are one
@@ -101,6 +105,7 @@ struct blk_extent {
 	unsigned int layer;
 	bool has_host;
 	bool preallocated;
+	bool shared;
 	uint64_t host;
 	struct blk_file *file;
 };

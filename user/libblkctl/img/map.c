@@ -16,6 +16,7 @@
 struct piece {
 	enum blk_ext_kind kind;
 	bool has_place;		/* in the file, at .host */
+	bool shared;
 	uint64_t host;
 };
 
@@ -67,11 +68,14 @@ static struct piece look(const struct blk_img *m, uint64_t entry,
 {
 	uint64_t in = off & (m->cs - 1);
 	unsigned int sc = in / (m->cs / QCOW2_SUBCLUSTERS);
-	struct piece p = { BLK_EXT_HOLE, is_allocated(m, entry),
-			   (entry & QCOW2_OFFSET_MASK) + in };
+	struct piece p = {
+		.kind = BLK_EXT_HOLE,
+		.has_place = is_allocated(m, entry),
+		.host = (entry & QCOW2_OFFSET_MASK) + in,
+	};
 
 	if (entry & QCOW2_L2_COMPRESSED)
-		return (struct piece){ BLK_EXT_COMPRESSED, false, 0 };
+		return (struct piece){ .kind = BLK_EXT_COMPRESSED };
 	if (!img_has_extl2(m)) {
 		if (entry & QCOW2_L2_ZERO)
 			p.kind = BLK_EXT_ZERO;
@@ -87,10 +91,19 @@ static struct piece look(const struct blk_img *m, uint64_t entry,
 	return p;
 }
 
+static int look_shared(struct blk_img *m, struct piece *p, struct blk_error *e)
+{
+	int rc = 0;
+
+	if (m->flags & BLK_IMG_SHARED && p->has_place && !m->data)
+		rc = blk_qcow2_shared(m->q, p->host, &p->shared);
+	return rc ? img_io_error(m->file, rc, "read refcounts of", e) : 0;
+}
+
 static bool follows(const struct piece *a, const struct piece *b, uint64_t len)
 {
 	return a->kind == b->kind && a->has_place == b->has_place &&
-		(!a->has_place || a->host + len == b->host);
+		a->shared == b->shared && (!a->has_place || a->host + len == b->host);
 }
 
 /* In one table: as far as it is of one kind and in one piece */
@@ -112,6 +125,8 @@ static int run_of(struct blk_img *m, const uint8_t *table, uint64_t off,
 		if (why)
 			break;
 		q = look(m, entry, bitmap, at);
+		if (look_shared(m, &q, e))
+			return -EIO;
 		if (at == off)
 			*p = q;
 		else if (!follows(p, &q, at - off))
@@ -143,7 +158,7 @@ static int map_qcow2(struct blk_img *m, uint64_t off, uint64_t len,
 		     struct blk_extent *x, struct blk_error *e)
 {
 	uint64_t span = 1ULL << qcow2_l2_span_bits(&m->h);
-	struct piece p = { BLK_EXT_HOLE, false, 0 };
+	struct piece p = { .kind = BLK_EXT_HOLE };
 	const uint8_t *table;
 	int rc;
 
@@ -157,6 +172,7 @@ static int map_qcow2(struct blk_img *m, uint64_t off, uint64_t len,
 	x->kind = p.kind;
 	x->host = p.host;
 	x->has_host = p.has_place && !m->h.crypt_method;
+	x->shared = p.shared;
 	x->file = data_file(m);
 	if (!rc && m->sparse && p.kind == BLK_EXT_DATA && x->has_host &&
 	    is_sparse(x->file, x->host, &x->len)) {

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "image/held.h"
 #include "image/image.h"
+#include "image/luks.h"
 #include "image/meta.h"
 
 #define CHAIN_MAX 256
@@ -141,9 +142,9 @@ static int add_qcow2(struct blk_qcow2 *q, const struct meta *m, json_t *o,
 	}
 	if (h->crypt_method != QCOW2_CRYPT_NONE) {
 		json_object_set_new(o, "encrypted", json_true());
-		json_object_set_new(data, "encrypt", json_pack("{s:s}",
-				    "format", h->crypt_method ==
-				    QCOW2_CRYPT_LUKS ? "luks" : "aes"));
+		json_object_set_new(data, "encrypt", h->crypt_method ==
+				    QCOW2_CRYPT_LUKS ? image_luks(q) :
+				    json_pack("{s:s}", "format", "aes"));
 	}
 	if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
 		if (blk_qcow2_data_file(q))

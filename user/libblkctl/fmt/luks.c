@@ -261,9 +261,14 @@ static void listen_to(int level, const char *msg, void *opaque)
 static int library_error(const struct blk_qcow2 *q, const struct library *l,
 			 int err, struct blk_error *e)
 {
+	const char *cipher = l->cd ? crypt_get_cipher(l->cd) : NULL;
+	const char *mode = l->cd ? crypt_get_cipher_mode(l->cd) : NULL;
+
 	return blk_error_set(e, BLK_ERR_FAILED, -err,
-			     "cannot open the LUKS header of '%s': %s",
-			     q->f->path, l->said[0] ? l->said : strerror(-err));
+			     "cannot open the LUKS header of '%s' (%s-%s): %s",
+			     q->f->path, cipher ? cipher : "unknown",
+			     mode ? mode : "unknown",
+			     l->said[0] ? l->said : strerror(-err));
 }
 
 static void library_close(struct library *l)
@@ -294,6 +299,8 @@ static int library_open(struct library *l, int fd, bool load)
 	pthread_mutex_unlock(&handles);
 	if (ret && l->cd)
 		library_close(l);
+	if (ret)
+		l->cd = NULL;
 	return ret;
 }
 

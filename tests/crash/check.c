@@ -5,7 +5,8 @@
  * and judges what many power cuts leave.
  *
  * An image that is not directly on the disk is in a file of an ext4 there: that
- * one's journal is replayed and the file taken out.
+ * one's journal is replayed and the file taken out, and its data file. An xfs in
+ * the image needs a kernel: samples of it go to a guest (attach.sh).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,13 +21,14 @@
 #include "states.h"
 
 #define CLUSTER_MAX (UINT64_C(2) << 20)
+#define SAMPLES 8
 
 struct check {
 	const char *disk_path, *log_path, *journal, *backing_path, *file, *work;
-	const char *keep, *fs, *now, *marks_path, *samples;
-	bool clean;
+	const char *keep, *fs, *now, *marks_path, *samples, *data_name, *key;
+	bool clean, raw;
 	uint64_t seed, wanted, qemu;
-	struct disk disk, backing, inner;
+	struct disk disk, backing, inner, data, pass;
 	struct log log;
 	struct history *history;
 	struct files *files;
@@ -46,15 +48,17 @@ static const char usage[] =
 "of it, on DISK2.\n"
 "\n"
 "  --journal FILE   what the writer did\n"
-"  --fs ext4        the guest's disk has this file system, and no journal\n"
+"  --fs ext4|xfs    the guest's disk has this file system, and no journal\n"
 "  --file NAME      the image is in this file of an ext4 on DISK\n"
+"  --data NAME      and has this data file there\n"
+"  --key FILE       its passphrase, if it is encrypted\n"
 "  --backing FILE   raw file below the image\n"
 "  --marks FILE     what was acknowledged, a line each\n"
 "  --clean          it must have no leaks, and not be in use\n"
 "  --states N       power cuts (1000)\n"
 "  --seed S         which ones\n"
 "  --no-flushes     as if the disk lied about flushes: must find errors\n"
-"  --samples DIR    leave some of the disks there, one in 50\n"
+"  --samples DIR    leave a few of the disks there\n"
 "  --qemu N         so many of them are judged by qemu-img as well (10)\n"
 "  --work DIR       for temporary files (.)\n"
 "  --keep DIR       where the disks of failures are left\n";
@@ -70,7 +74,7 @@ static bool fail(struct check *c, const char *why)
 /* The exit code; its output only if it is not among the bits of @fine. */
 static int run(const char *command, unsigned int fine)
 {
-	char line[2048];
+	char line[2400];
 	int rc;
 
 	snprintf(line, sizeof(line), "out=$(%s 2>&1); rc=$?; "
@@ -113,21 +117,44 @@ static bool pad(struct disk *d)
 	return true;
 }
 
-/* Takes the image out of the file system on the disk. */
-static bool take_out(struct check *c)
+/* One file of the file system on the disk */
+static bool take_file(struct check *c, const char *name, struct disk *to)
 {
 	char line[1024];
 
+	snprintf(line, sizeof(line), "debugfs -R 'dump /%s inner' outer", name);
+	unlink("inner");
+	free(to->data);
+	to->data = NULL;
+	if (run(line, 1) || disk_load(to, "inner"))
+		return fail(c, "a file of the image is not there");
+	return pad(to) || fail(c, "out of memory");
+}
+
+/* Takes the image out of the file system on the disk. */
+static bool take_out(struct check *c)
+{
 	if (!save("outer", c->disk.data, c->disk.bytes))
 		return fail(c, "cannot write a file");
 	if (run("e2fsck -E journal_only -y outer", 3) & ~1)
 		return fail(c, "the host's file system does not recover");
-	snprintf(line, sizeof(line), "debugfs -R 'dump /%s inner' outer", c->file);
-	unlink("inner");
-	free(c->inner.data);
-	if (run(line, 1) || disk_load(&c->inner, "inner"))
-		return fail(c, "the image's file is not there");
-	return pad(&c->inner) || fail(c, "out of memory");
+	return take_file(c, c->file, &c->inner) &&
+		(!c->data_name || take_file(c, c->data_name, &c->data));
+}
+
+/* qemu-img VERB of the image; the exit code */
+static int qemu_img(const struct check *c, const char *verb, const char *to,
+		    unsigned int fine)
+{
+	char line[2048];
+
+	if (c->key)
+		snprintf(line, sizeof(line), "qemu-img %s --object secret,id=s,file=%s "
+			 "--image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image%s",
+			 verb, c->key, to);
+	else
+		snprintf(line, sizeof(line), "qemu-img %s -f qcow2 image%s", verb, to);
+	return run(line, fine);
 }
 
 /* qemu-img must find the image sound as well, and the same in it. */
@@ -139,18 +166,19 @@ static bool ask_qemu(struct check *c)
 	bool same;
 	int rc;
 
-	if (!save("image", c->img.disk, c->img.bytes))
+	if (!save("image", c->img.disk, c->img.bytes) ||
+	    (c->data_name && !save(c->data_name, c->data.data, c->data.bytes)))
 		return fail(c, "cannot write a file");
 	snprintf(line, sizeof(line), "qemu-img rebase -u -f qcow2 -F raw -b %s image",
 		 c->backing_path);
 	if (c->backing_path && run(line, 1))
 		return fail(c, "qemu-img cannot open it");
-	if (c->img.dirty && run("qemu-img check -q -r all -f qcow2 image", fine | 1 << 1))
+	if (c->img.dirty && qemu_img(c, "check -q -r all", "", fine | 1 << 1))
 		return fail(c, "qemu-img does not repair it");
-	rc = run("qemu-img check -f qcow2 image", fine);
+	rc = qemu_img(c, "check", "", fine);
 	if (rc && rc != 3)
 		return fail(c, "qemu-img check finds errors");
-	if (run("qemu-img convert -f qcow2 -O raw image raw", 1) ||
+	if (qemu_img(c, "convert -O raw", " raw", 1) ||
 	    disk_load(&raw, "raw"))
 		return fail(c, "qemu-img cannot read it");
 	same = raw.bytes <= c->room && !memcmp(raw.data, c->guest, raw.bytes);
@@ -179,6 +207,8 @@ static bool open_image(struct check *c)
 		return false;
 	c->img.disk = c->file ? c->inner.data : c->disk.data;
 	c->img.bytes = c->file ? c->inner.bytes : c->disk.bytes;
+	c->img.data = c->data.data;
+	c->img.data_bytes = c->data.bytes;
 	c->img.backing = c->backing.data;
 	c->img.backing_bytes = c->backing.bytes;
 	if (!image_check(&c->img))
@@ -202,8 +232,27 @@ static bool check_snapshots(struct check *c)
 	return true;
 }
 
+/* A data file that is raw holds by itself what may be there. */
+static bool check_raw(struct check *c)
+{
+	uint64_t n = c->data.bytes < c->room ? c->data.bytes : c->room;
+	char why[300];
+
+	if (!c->img.raw)
+		return fail(c, "the data file is no raw image any more");
+	memcpy(c->again, c->data.data, n);
+	memset(c->again + n, 0, c->room - n);
+	if (!c->history || history_verify(c->history, c->again, c->img.size, why,
+					  sizeof(why)))
+		return true;
+	snprintf(c->why, sizeof(c->why), "the raw data file: %s", why);
+	return false;
+}
+
 static bool judge(struct check *c, bool by_qemu)
 {
+	bool ext4 = c->fs && !strcmp(c->fs, "ext4");
+
 	if (!open_image(c))
 		return false;
 	if (!image_read(&c->img, -1, c->guest, c->room))
@@ -213,7 +262,7 @@ static bool judge(struct check *c, bool by_qemu)
 	if (c->history && !history_verify(c->history, c->guest, c->img.size, c->why,
 				      sizeof(c->why)))
 		return false;
-	return check_snapshots(c) && (!c->fs || check_fs(c)) &&
+	return check_snapshots(c) && (!c->raw || check_raw(c)) && (!ext4 || check_fs(c)) &&
 		(!by_qemu || ask_qemu(c));
 }
 
@@ -244,24 +293,32 @@ static void report(struct check *c, const struct cut *cut)
 	save(path, c->disk.data, c->disk.bytes);
 }
 
+/* The image, with its data file, and the list of what is in its file system */
 static void save_sample(struct check *c, size_t nr)
 {
-	char path[1024];
+	char path[1024], more[1100];
+	bool saved;
 
 	snprintf(path, sizeof(path), "%s/cut-%zu", c->samples, nr);
-	if (!save(path, c->img.disk, c->img.bytes))
+	saved = save(path, c->img.disk, c->img.bytes);
+	snprintf(more, sizeof(more), "%s.data", path);
+	saved &= !c->data_name || save(more, c->data.data, c->data.bytes);
+	snprintf(more, sizeof(more), "%s.files", path);
+	saved &= !c->fs || files_save(c->files, more);
+	if (!saved && fail(c, "cannot save a sample"))
 		report(c, &(struct cut){ .at = nr });
 }
 
 static bool run_cuts(struct check *c)
 {
 	struct rnd rnd = { .state = c->seed };
-	size_t n, flushes, every;
+	size_t n, flushes, every, sample;
 	struct cut *cuts = cuts_choose(&c->log, &rnd, c->wanted, &n, &flushes);
 
 	if (!cuts)
 		return false;
 	every = c->qemu && c->qemu < n ? n / c->qemu : 1;
+	sample = n > SAMPLES ? n / SAMPLES : 1;
 	for (size_t i = 0; i < n && c->failed < 10; i++) {
 		bool by_qemu = c->qemu && i % every == every / 2;
 
@@ -270,7 +327,7 @@ static bool run_cuts(struct check *c)
 		c->checked++;
 		if (!judge(c, by_qemu))
 			report(c, &cuts[i]);
-		else if (c->samples && i % 50 == 25)
+		else if (c->samples && i % sample == sample / 2)
 			save_sample(c, i);
 	}
 	free(cuts);
@@ -306,17 +363,35 @@ static bool judge_now(struct check *c)
 
 /* --- the start -------------------------------------------------------------------- */
 
+/* The key stays the same: the header of the start has it. */
+static bool open_cipher(struct check *c)
+{
+	uint64_t bytes = c->img.luks_bytes + CLUSTER_MAX;
+
+	if (!c->key || !c->img.luks_bytes)
+		return !c->key == !c->img.luks_bytes || fail(c, "a key, or encryption, and not both");
+	/* it says of itself how much is behind it */
+	if (bytes > c->img.bytes - c->img.luks_at)
+		bytes = c->img.bytes - c->img.luks_at;
+	if (disk_load(&c->pass, c->key) ||
+	    !save("luks", c->img.disk + c->img.luks_at, bytes))
+		return fail(c, "the key cannot be read");
+	c->img.cipher = cipher_open("luks", (char *)c->pass.data, c->pass.bytes);
+	return c->img.cipher || fail(c, "the key does not open it");
+}
+
 /* The image as it was before the first entry */
 static bool read_start(struct check *c)
 {
 	uint64_t bytes;
 	uint8_t *initial;
 
-	if (!open_image(c)) {
+	if (!open_image(c) || !open_cipher(c)) {
 		printf("at the start: %s\n", c->why);
 		return false;
 	}
 	bytes = c->img.size;
+	c->raw = c->img.raw;
 	initial = malloc(bytes);
 	if (!initial || !image_read(&c->img, -1, initial, bytes))
 		return false;
@@ -345,6 +420,8 @@ static bool parse(struct check *c, int argc, char **argv)
 		{ "journal", required_argument, NULL, 'j' },
 		{ "fs", required_argument, NULL, 'f' },
 		{ "file", required_argument, NULL, 'F' },
+		{ "data", required_argument, NULL, 'd' },
+		{ "key", required_argument, NULL, 'K' },
 		{ "backing", required_argument, NULL, 'b' },
 		{ "states", required_argument, NULL, 'n' },
 		{ "seed", required_argument, NULL, 's' },
@@ -365,6 +442,8 @@ static bool parse(struct check *c, int argc, char **argv)
 		case 'j': c->journal = optarg; break;
 		case 'f': c->fs = optarg; break;
 		case 'F': c->file = optarg; break;
+		case 'd': c->data_name = optarg; break;
+		case 'K': c->key = optarg; break;
 		case 'b': c->backing_path = optarg; break;
 		case 'n': c->wanted = strtoull(optarg, NULL, 0); break;
 		case 's': c->seed = strtoull(optarg, NULL, 0); break;

@@ -76,6 +76,16 @@ struct log {
 int log_open(struct log *log, const char *path);
 void log_close(struct log *log);
 
+/* --- codecs (codec.c) ------------------------------------------------------------ */
+
+struct cipher;
+
+bool codec_unpack(bool zstd, const uint8_t *in, size_t n, uint8_t *out, size_t len);
+/* The key of a LUKS header that is alone in a file; NULL: it does not open */
+struct cipher *cipher_open(const char *header, const char *passphrase, size_t len);
+/* @at: where it is in the image */
+bool cipher_decrypt(struct cipher *c, uint64_t at, uint8_t *buf, size_t len);
+
 /* --- the image (image.c) ------------------------------------------------------- */
 
 struct image {
@@ -83,11 +93,16 @@ struct image {
 	uint64_t bytes;
 	const uint8_t *backing;		/* raw; NULL: none */
 	uint64_t backing_bytes;
+	const uint8_t *data;		/* external data file; NULL: none */
+	uint64_t data_bytes;
+	struct cipher *cipher;		/* NULL: encrypted clusters are not read */
 	/* filled in by image_check() */
 	uint64_t size;			/* of the guest's disk */
 	uint32_t bits, version, l1_size, order, snapshots;
 	uint64_t l1, rt, rt_n, snapshots_at, incompat;
-	bool extl2, dirty;
+	uint64_t luks_at, luks_bytes;	/* header of the encryption; 0: none */
+	bool extl2, dirty, zstd, external;
+	bool raw;			/* the data file is the disk */
 	bool in_use;			/* marked so */
 	uint32_t *refs;			/* references to each cluster */
 	uint8_t *kinds;			/* what each is used for */
@@ -114,6 +129,8 @@ struct files;
 
 struct files *files_new(void);
 void files_mark(struct files *f, const char *text, size_t len);
+/* Makes a list of them, a line each: name, bytes */
+bool files_save(const struct files *f, const char *path);
 /* Are some of them in the file system in file @fs? */
 bool files_verify(const struct files *f, const char *fs, uint64_t seed,
 		  char *why, size_t room);

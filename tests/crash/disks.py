@@ -19,7 +19,13 @@ NAMED = {
     "snapshots": dict(snapshots=2, content=True, cluster=4 * KIB),
     "snapshots512": dict(snapshots=2, content=True, cluster=512, size=8),
     "compressed": dict(compressed=True, cluster=16 * KIB),
+    "zstd": dict(compressed=True, cluster=64 * KIB,
+                 opts=["compression_type=zstd"]),
     "extl2": dict(extl2=True, cluster=64 * KIB, backing=True),
+    "extl2snap": dict(extl2=True, cluster=16 * KIB, snapshots=2, content=True),
+    "luks": dict(luks=True, cluster=4 * KIB, size=8, content=True, killed=True),
+    "lukssnap": dict(luks=True, cluster=64 * KIB, size=8, content=True,
+                     snapshots=1),
     "refcount1": dict(opts=["refcount_bits=1"], cluster=2 * KIB),
     "lazy": dict(opts=["lazy_refcounts=on"], cluster=16 * KIB, content=True),
     "large": dict(cluster=2 * MIB, size=48, content=True),
@@ -28,10 +34,21 @@ NAMED = {
     "killed": dict(killed=True, content=True, cluster=4 * KIB, snapshots=1),
     "file": dict(file=True, cluster=16 * KIB, size=8),
     "file512": dict(file=True, cluster=KIB, size=8, resize=True),
+    "data": dict(data=True, cluster=4 * KIB, size=8, backing=True),
+    "dataraw": dict(data=True, raw=True, cluster=16 * KIB, size=8,
+                    content=True, resize=True),
     "ext4": dict(fs="ext4", cluster=64 * KIB, size=24, content=True),
     "ext4small": dict(fs="ext4", cluster=4 * KIB, size=16, snapshots=1,
                       content=True),
+    "xfs": dict(fs="xfs", cluster=64 * KIB, size=48, content=True),
 }
+
+MKFS = {
+    "ext4": ["mke2fs", "-q", "-F", "-t", "ext4"],
+    "xfs": ["mkfs.xfs", "-q", "-f", "--unsupported"],
+}
+PASSPHRASE = "open sesame"
+SECRET = ["--object", "secret,id=s,file=key"]
 
 
 def random_features(rnd):
@@ -48,15 +65,23 @@ def random_features(rnd):
             f["opts"] += ["lazy_refcounts=on"]
         if f["cluster"] >= 16 * KIB and rnd.random() < 0.5:
             f["extl2"] = True
+        f["luks"] = rnd.random() < 0.15
     one_bit = "refcount_bits=1" in f["opts"]
-    if not f["backing"] and not one_bit and rnd.random() < 0.3:
+    if not f["backing"] and not one_bit and not f.get("luks") and \
+            rnd.random() < 0.3:
         f["compressed"] = True
+        if f["opts"][:1] != ["compat=0.10"] and rnd.random() < 0.5:
+            f["opts"] += ["compression_type=zstd"]
     elif not one_bit and rnd.random() < 0.4:
         f["snapshots"] = rnd.choice([1, 2, 3])
         f["content"] = True
     f["resize"] = rnd.random() < 0.25
     f["killed"] = rnd.random() < 0.25
     f["file"] = rnd.random() < 0.1
+    if f["opts"][:1] != ["compat=0.10"] and rnd.random() < 0.15 and not \
+            (f.get("compressed") or f.get("snapshots") or f.get("luks")):
+        f["data"] = True
+        f["raw"] = not f["backing"] and rnd.random() < 0.5
     f["size"] = rnd.choice([2, 4, 8, 12])
     return f
 
@@ -89,9 +114,13 @@ def poison(number):
     return struct.pack("<64Q", *words)
 
 
+def quietly(*argv, cwd=None):
+    subprocess.run(argv, cwd=cwd, check=True, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL)
+
+
 def qemu_img(*argv, cwd=None):
-    subprocess.run(["qemu-img", *argv], cwd=cwd, check=True,
-                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    quietly("qemu-img", *argv, cwd=cwd)
 
 
 class Disk:
@@ -110,7 +139,8 @@ class Disk:
         words = ["clusters of %d" % self.cluster, "%d MiB" % (self.size >> 20)]
         words += self.f.get("opts", [])
         words += [k for k in ("content", "backing", "compressed", "extl2",
-                              "resize", "killed", "file") if self.f.get(k)]
+                              "luks", "data", "raw", "resize", "killed",
+                              "file") if self.f.get(k)]
         if self.snapshots:
             words.append("%d snapshots" % self.snapshots)
         if "fs" in self.f:
@@ -123,10 +153,40 @@ class Disk:
         opts = ["cluster_size=%d" % self.cluster] + self.f.get("opts", [])
         if self.f.get("extl2"):
             opts.append("extended_l2=on")
+        if self.f.get("luks"):
+            opts += ["encrypt.format=luks", "encrypt.key-secret=s",
+                     "encrypt.iter-time=10"]
+        if self.f.get("data"):
+            opts.append("data_file=data.raw")
+        if self.f.get("raw"):
+            opts.append("data_file_raw=on")
         return ",".join(opts)
 
+    def secret(self):
+        return SECRET if self.f.get("luks") else []
+
+    def in_file(self):
+        """In an ext4 on the disk, not on the disk itself"""
+        return self.f.get("file") or self.f.get("data")
+
+    def named(self):
+        """The image, as QEMU's programs want it named"""
+        if not self.f.get("luks"):
+            return ["-f", "qcow2", "image"]
+        return SECRET + ["--image-opts", "driver=qcow2,encrypt.key-secret=s,"
+                         "file.filename=image"]
+
+    def try_image(self, folder):
+        """A host that measures time coarsely may find the hash too fast."""
+        for i in range(50):
+            try:
+                return self.make_image(folder)
+            except subprocess.CalledProcessError:
+                if not self.f.get("luks") or i == 49:
+                    raise
+
     def make_image(self, folder):
-        args = ["-f", "qcow2", "-o", self.options()]
+        args = [*self.secret(), "-f", "qcow2", "-o", self.options()]
         if self.f.get("backing"):
             qemu_img("create", "-q", *args, "-u", "-b", "/scratch/base.raw",
                      "-F", "raw", "image", str(self.size), cwd=folder)
@@ -135,24 +195,23 @@ class Disk:
             raw = os.path.join(folder, "content.raw")
             write_content(raw, self.rnd, self.size, b"start", 0.5)
             if "fs" in self.f:
-                subprocess.run(["mke2fs", "-q", "-F", "-t", self.f["fs"], raw],
-                               check=True)
+                quietly(*MKFS[self.f["fs"]], raw)
             packed = ["-c"] if self.f.get("compressed") else []
-            qemu_img("convert", "-f", "raw", "-O", "qcow2", *packed, "-o",
-                     self.options(), "content.raw", "image", cwd=folder)
+            qemu_img("convert", *self.secret(), "-f", "raw", "-O", "qcow2",
+                     *packed, "-o", self.options(), "content.raw", "image",
+                     cwd=folder)
             os.unlink(raw)
         else:
             qemu_img("create", "-q", *args, "image", str(self.size), cwd=folder)
 
     def make_snapshots(self, folder):
         for i in range(self.snapshots):
-            qemu_img("snapshot", "-c", "s%d" % i, "image", cwd=folder)
+            qemu_img("snapshot", "-c", "s%d" % i,
+                     *self.named()[0 if self.secret() else 2:], cwd=folder)
             at = self.rnd.randrange(self.size - MIB) // 4096 * 4096
             if "fs" not in self.f:
-                subprocess.run(
-                    ["qemu-io", "-f", "qcow2", "-c", "write -q -P %d %d 192k" %
-                     (i + 1, at), "image"], cwd=folder, check=True,
-                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                quietly("qemu-io", "-c", "write -q -P %d %d 192k" %
+                        (i + 1, at), *self.named(), cwd=folder)
 
     def on_poison(self, folder):
         """The image at the start of a disk that nobody has cleaned."""
@@ -176,6 +235,9 @@ class Disk:
         os.mkdir(os.path.join(folder, "root"))
         os.rename(os.path.join(folder, "image"),
                   os.path.join(folder, "root/image.qcow2"))
+        if self.f.get("data"):
+            os.rename(os.path.join(folder, "data.raw"),
+                      os.path.join(folder, "root/data.raw"))
         with open(disk, "wb") as f:
             f.truncate(3 * self.size + 24 * MIB)
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d",
@@ -188,9 +250,12 @@ class Disk:
         if self.f.get("backing"):
             write_content(os.path.join(folder, "base.raw"), self.rnd,
                           self.size, b"base", 0.7)
-        self.make_image(folder)
+        if self.f.get("luks"):
+            with open(os.path.join(folder, "key"), "w", encoding="ascii") as f:
+                f.write(PASSPHRASE)
+        self.try_image(folder)
         self.make_snapshots(folder)
-        if self.f.get("file"):
+        if self.in_file():
             self.on_ext4(folder)
         else:
             self.on_poison(folder)
@@ -222,8 +287,8 @@ class Disk:
 
     def states(self, wanted):
         """Some need other programs each time: fewer."""
-        slow = "fs" in self.f or self.f.get("file")
-        if self.f.get("compressed"):
+        slow = self.f.get("fs") == "ext4" or self.in_file()
+        if self.f.get("compressed") or self.f.get("luks"):
             return max(wanted // 4, 10)
         return max(wanted // 15, 10) if slow else wanted
 
@@ -233,8 +298,12 @@ class Disk:
             out += ["--fs", self.f["fs"]]
         else:
             out += ["--journal", os.path.join(folder, "journal")]
-        if self.f.get("file"):
+        if self.in_file():
             out += ["--file", "image.qcow2"]
+        if self.f.get("data"):
+            out += ["--data", "data.raw"]
+        if self.f.get("luks"):
+            out += ["--key", os.path.join(folder, "key")]
         if self.f.get("backing"):
             out += ["--backing", os.path.join(folder, "base.raw")]
         return out

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Files of an ext4 inside the image that were acknowledged by fsync. A file
+ * Files of a file system inside the image that were acknowledged by fsync. A file
  * holds its own name, again and again. Owns the list of those that must be
  * there after a power cut.
  */
@@ -58,6 +58,15 @@ void files_mark(struct files *f, const char *text, size_t len)
 		}
 	}
 	free(name);
+}
+
+bool files_save(const struct files *f, const char *path)
+{
+	FILE *to = fopen(path, "w");
+
+	for (size_t i = 0; to && i < f->n; i++)
+		fprintf(to, "%s %lu\n", f->v[i].name, f->v[i].bytes);
+	return to && !fclose(to);
 }
 
 static bool is_right(const struct file *f, const char *fs)

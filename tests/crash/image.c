@@ -4,7 +4,7 @@
  * judges, the format's numbers included: docs/interop/qcow2.rst of QEMU is
  * what it follows. check.c compares it with qemu-img now and then.
  *
- * Knows neither encryption, bitmaps, zstd nor external data files.
+ * Does not know bitmaps.
  */
 #include <endian.h>
 #include <inttypes.h>
@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "crash.h"
 
@@ -20,14 +19,18 @@
 #define COPIED (UINT64_C(1) << 63)
 #define PACKED (UINT64_C(1) << 62)
 #define DIRTY 1u
+#define DATA_FILE 4u
+#define ZSTD 8u
 #define EXTL2 16u
+#define RAW 2u			/* an autoclear bit */
 #define IN_USE 0x444d5143u	/* the mark of who has it attached */
+#define LUKS 0x0537be77u
 
-enum { K_FREE, K_HEADER, K_RTABLE, K_RBLOCK, K_SNAPS, K_L1, K_L2, K_DATA };
+enum { K_FREE, K_HEADER, K_RTABLE, K_RBLOCK, K_SNAPS, K_LUKS, K_L1, K_L2, K_DATA };
 
 static const char *const kind_names[] = {
 	"free", "header", "refcount table", "refcount block", "snapshot table",
-	"L1 table", "L2 table", "data",
+	"LUKS header", "L1 table", "L2 table", "data",
 };
 
 __attribute__((format(printf, 2, 3)))
@@ -121,7 +124,7 @@ static uint64_t refcount(const struct image *img, uint64_t c)
 
 static bool read_header(struct image *img)
 {
-	uint64_t known = DIRTY | EXTL2 | 8;
+	uint64_t known = DIRTY | DATA_FILE | ZSTD | EXTL2;
 
 	if (be32_at(img, 0) != 0x514649fb)
 		return bad(img, "no qcow2 image");
@@ -138,16 +141,33 @@ static bool read_header(struct image *img)
 	img->order = img->version == 3 ? be32_at(img, 96) : 4;
 	img->extl2 = img->incompat & EXTL2;
 	img->dirty = img->incompat & DIRTY;
+	img->external = img->incompat & DATA_FILE;
+	img->raw = img->external && be64_at(img, 88) & RAW;
+	img->zstd = img->incompat & ZSTD && img->disk[104];
 	if (img->version < 2 || img->version > 3 || img->bits < 9 ||
 	    img->bits > 21 || img->order > 6 || img->incompat & ~known)
 		return bad(img, "the header makes no sense");
 	img->rt_n = (uint64_t)be32_at(img, 56) << img->bits >> 3;
-	if (be32_at(img, 32))
-		return bad(img, "the header speaks of encryption");
+	if (be32_at(img, 32) && be32_at(img, 32) != 2)
+		return bad(img, "the header speaks of encryption that is not LUKS");
+	if (img->external != !!img->data)
+		return bad(img, "a data file is expected and there is none, or the other way");
 	if (img->size > 1ULL << 40 || img->l1 + 8ULL * img->l1_size > img->bytes ||
 	    img->rt + 8 * img->rt_n > img->bytes || img->snapshots > 1000)
 		return bad(img, "a table lies behind the end");
 	return true;
+}
+
+static void read_extension(struct image *img, uint64_t at, uint64_t len)
+{
+	uint32_t type = be32_at(img, at);
+
+	if (type == IN_USE && len >= 4)
+		img->in_use = be32_at(img, at + 8);
+	if (type == LUKS && len >= 16) {
+		img->luks_at = be64_at(img, at + 8);
+		img->luks_bytes = be64_at(img, at + 16);
+	}
 }
 
 /* Extensions that end properly; a name that lies behind them */
@@ -157,6 +177,7 @@ static bool check_extensions(struct image *img)
 	uint64_t name = be64_at(img, 8), end = name ? name : cluster_size(img);
 
 	img->in_use = false;
+	img->luks_bytes = 0;
 	if (name + be32_at(img, 16) > cluster_size(img))
 		return bad(img, "the backing file's name is outside the header");
 	while (at + 8 <= end && be32_at(img, at)) {
@@ -165,10 +186,11 @@ static bool check_extensions(struct image *img)
 		if (len > end - at - 8)
 			return bad(img, "a header extension at %" PRIu64
 				   " is too long", at);
-		if (be32_at(img, at) == IN_USE && len >= 4)
-			img->in_use = be32_at(img, at + 8);
+		read_extension(img, at, len);
 		at += 8 + ((len + 7) & ~7ULL);
 	}
+	if (!be32_at(img, 32) != !img->luks_bytes)
+		return bad(img, "encryption without its header, or the other way");
 	return true;
 }
 
@@ -209,10 +231,26 @@ static bool check_copied(struct image *img, uint64_t entry, int kind)
 		   kind_names[kind], entry & OFFSET, !!(entry & COPIED), count);
 }
 
-static bool check_entry(struct image *img, uint64_t entry, bool active)
+/* Where the cluster is in the data file, and that it is nobody else's */
+static bool check_external(struct image *img, uint64_t entry, uint64_t guest)
+{
+	uint64_t off = entry & OFFSET;
+
+	if (entry & PACKED)
+		return bad(img, "a compressed cluster beside a data file");
+	if (!(entry & COPIED))
+		return !off || bad(img, "a cluster in the data file without COPIED");
+	return off == guest || bad(img, "the cluster of %#" PRIx64
+				   " is elsewhere in the data file, at %#" PRIx64,
+				   guest, off);
+}
+
+static bool check_entry(struct image *img, uint64_t entry, uint64_t guest, bool active)
 {
 	uint64_t off = entry & OFFSET, len = cluster_size(img);
 
+	if (img->external)
+		return check_external(img, entry, guest);
 	if (entry & PACKED) {
 		if (entry & COPIED)
 			return bad(img, "a compressed cluster has COPIED");
@@ -235,20 +273,24 @@ static bool check_entry(struct image *img, uint64_t entry, bool active)
 static bool check_l1(struct image *img, uint64_t l1, uint32_t n, bool active)
 {
 	unsigned int step = img->extl2 ? 16 : 8;
+	uint64_t guest = 0;
 
 	if (!refer(img, l1, n * 8ULL, K_L1))
 		return false;
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t e = be64_at(img, l1 + 8ULL * i), off = e & OFFSET;
 
+		guest = (i * (cluster_size(img) / step)) << img->bits;
 		if (!off)
 			continue;
 		if (!refer(img, off, cluster_size(img), K_L2) ||
 		    (active && !check_copied(img, e, K_L2)))
 			return false;
-		for (uint64_t at = off; at < off + cluster_size(img); at += step)
-			if (!check_entry(img, be64_at(img, at), active))
+		for (uint64_t at = off; at < off + cluster_size(img); at += step) {
+			if (!check_entry(img, be64_at(img, at), guest, active))
 				return false;
+			guest += cluster_size(img);
+		}
 	}
 	return true;
 }
@@ -312,6 +354,7 @@ bool image_check(struct image *img)
 	if (!img->refs || !img->kinds)
 		return bad(img, "out of memory");
 	return refer(img, 0, cluster_size(img), K_HEADER) &&
+		refer(img, img->luks_at, img->luks_bytes, K_LUKS) &&
 		check_refcount_table(img) && check_snapshots(img) &&
 		check_l1(img, img->l1, img->l1_size, true) && check_counts(img);
 }
@@ -338,22 +381,28 @@ static void from_backing(const struct image *img, uint64_t at, uint8_t *out,
 	memset(out + n, 0, len - n);
 }
 
-static bool inflate_cluster(struct image *img, uint64_t entry, uint8_t *out)
+static bool unpack_cluster(struct image *img, uint64_t entry, uint8_t *out)
 {
-	z_stream z = { .next_out = out, .avail_out = cluster_size(img) };
 	uint64_t off, len;
-	int ret;
 
 	packed_range(img, entry, &off, &len);
-	z.next_in = (uint8_t *)img->disk + off;
-	z.avail_in = off + len > img->bytes ? img->bytes - off : len;
-	if (inflateInit2(&z, -12) != Z_OK)
-		return bad(img, "out of memory");
-	ret = inflate(&z, Z_FINISH);
-	inflateEnd(&z);
-	if ((ret != Z_STREAM_END && ret != Z_BUF_ERROR) || z.avail_out)
-		return bad(img, "compressed data at %#" PRIx64 " is damaged", off);
-	return true;
+	if (off + len > img->bytes)
+		len = img->bytes - off;
+	return codec_unpack(img->zstd, img->disk + off, len, out, cluster_size(img)) ||
+		bad(img, "compressed data at %#" PRIx64 " is damaged", off);
+}
+
+static void read_data(const struct image *img, uint64_t off, uint8_t *out, uint64_t len)
+{
+	const uint8_t *from = img->external ? img->data : img->disk;
+	uint64_t bytes = img->external ? img->data_bytes : img->bytes, n = 0;
+
+	if (off < bytes)
+		n = bytes - off < len ? bytes - off : len;
+	memcpy(out, from + off, n);
+	memset(out + n, 0, len - n);
+	if (img->cipher)
+		cipher_decrypt(img->cipher, off, out, len);
 }
 
 static void read_subclusters(const struct image *img, uint64_t off,
@@ -363,7 +412,7 @@ static void read_subclusters(const struct image *img, uint64_t off,
 
 	for (int i = 0; i < 32; i++, at += sub, out += sub) {
 		if (bitmap >> i & 1)
-			memcpy(out, img->disk + off + i * sub, sub);
+			read_data(img, off + i * sub, out, sub);
 		else if (bitmap >> (32 + i) & 1)
 			memset(out, 0, sub);
 		else
@@ -380,13 +429,13 @@ static bool read_cluster(struct image *img, uint64_t l2, uint64_t i,
 		e = be64_at(img, l2 + i * (img->extl2 ? 16 : 8));
 	off = e & OFFSET;
 	if (e & PACKED)
-		return inflate_cluster(img, e, out);
+		return unpack_cluster(img, e, out);
 	if (img->extl2 && l2)
 		read_subclusters(img, off, be64_at(img, l2 + i * 16 + 8), at, out);
 	else if (img->version == 3 && e & 1)
 		memset(out, 0, len);
-	else if (off)
-		memcpy(out, img->disk + off, len);
+	else if (off || (img->external && e & COPIED))
+		read_data(img, off, out, len);
 	else
 		from_backing(img, at, out, len);
 	return true;

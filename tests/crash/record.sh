@@ -40,7 +40,12 @@ set_up() {
 
 # --- the steps ----------------------------------------------------------------
 
-step_attach() { attach disk "$image" --allow-external; }
+step_attach() {
+	local key=()
+	[ ! -e "$work/key" ] || key=(--key-file "$work/key")
+	attach disk "$image" --allow-external "${key[@]}"
+}
+
 step_detach() { detach disk; }
 
 step_write() { # SEED OPS OPTION...

@@ -11,6 +11,8 @@ set -u
 seed=$1 cluster=$2 file=$3 last=$4
 writer=/usr/lib/dm-qcow/writer
 read -r image _ <<<"$VM_DISKS"
+key=()
+[ ! -e "$VM_SHARE/key" ] || key=(--key-file "$VM_SHARE/key")
 journal=(--journal "$VM_SHARE/journal" --acks "$VM_SHARE/acks")
 
 step() { echo "$1" >>"$VM_SHARE/steps"; }
@@ -40,7 +42,7 @@ daemon
 if [ -n "$last" ]; then
 	# The look for leaks runs in the background.
 	for i in 1 2 3; do
-		blkctl create disk "$image" || fail "attach"
+		blkctl create disk "$image" "${key[@]}" || fail "attach"
 		sleep "$i"
 		blkctl remove disk || fail "detach"
 	done
@@ -49,7 +51,7 @@ if [ -n "$last" ]; then
 	exit
 fi
 $writer --note 4:0:0 "${journal[@]}" || fail "note"
-blkctl create disk "$image" || fail "attach"
+blkctl create disk "$image" "${key[@]}" || fail "attach"
 step attached
 while :; do
 	$writer --seed "$seed" --ops 200 --cluster "$cluster" "${journal[@]}" \

@@ -169,9 +169,8 @@ static bool ask_qemu(struct check *c)
 	if (!save("image", c->img.disk, c->img.bytes) ||
 	    (c->data_name && !save(c->data_name, c->data.data, c->data.bytes)))
 		return fail(c, "cannot write a file");
-	snprintf(line, sizeof(line), "qemu-img rebase -u -f qcow2 -F raw -b %s image",
-		 c->backing_path);
-	if (c->backing_path && run(line, 1))
+	snprintf(line, sizeof(line), "rebase -u -F raw -b %s", c->backing_path);
+	if (c->backing_path && qemu_img(c, line, "", 1))
 		return fail(c, "qemu-img cannot open it");
 	if (c->img.dirty && qemu_img(c, "check -q -r all", "", fine | 1 << 1))
 		return fail(c, "qemu-img does not repair it");

@@ -188,8 +188,8 @@ class Disk:
     def make_image(self, folder):
         args = [*self.secret(), "-f", "qcow2", "-o", self.options()]
         if self.f.get("backing"):
-            qemu_img("create", "-q", *args, "-u", "-b", "/scratch/base.raw",
-                     "-F", "raw", "image", str(self.size), cwd=folder)
+            qemu_img("create", "-q", *args, "-b", "base.raw", "-F", "raw",
+                     "image", str(self.size), cwd=folder)
             return
         if self.f.get("content") or self.f.get("compressed") or "fs" in self.f:
             raw = os.path.join(folder, "content.raw")
@@ -255,6 +255,10 @@ class Disk:
                 f.write(PASSPHRASE)
         self.try_image(folder)
         self.make_snapshots(folder)
+        if self.f.get("backing"):
+            # where it is in the guest
+            qemu_img("rebase", "-u", "-b", "/scratch/base.raw", "-F", "raw",
+                     *self.named(), cwd=folder)
         if self.in_file():
             self.on_ext4(folder)
         else:

@@ -277,7 +277,9 @@ class Disk:
 
     def steps(self):
         if "fs" in self.f:
-            return ["attach", "fs 1 30", "detach", "attach", "fs 2 30", "detach"]
+            rounds = 10 if self.f["fs"] == "xfs" else 30
+            return ["attach", "fs 1 %d" % rounds, "detach",
+                    "attach", "fs 2 %d" % rounds, "detach"]
         out = ["attach", self.write()]
         if self.f.get("killed"):
             out += [self.write("killed", 3 * self.ops), self.write()]

@@ -157,7 +157,7 @@ $(U)/crash/writer: $(call objects,tests/crash/writer.c tests/crash/sector.c test
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -ldevmapper
 $(U)/crash/check: $(call objects,$(filter-out tests/crash/writer.c,$(crashsrc)))
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lz -lzstd -lgnutls -lcryptsetup
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lz -lzstd -lcrypto -lcryptsetup
 
 # Build these with CC=clang SAN=1: the library they call is instrumented too.
 build-fuzz-build: $(fuzzers)

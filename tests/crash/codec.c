@@ -5,9 +5,8 @@
  * the key.
  */
 #include <endian.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 #include <libcryptsetup.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -18,7 +17,7 @@
 #define KEY_MAX 64
 
 struct cipher {
-	gnutls_cipher_hd_t handle;
+	EVP_CIPHER_CTX *ctx;
 };
 
 static bool inflate_all(const uint8_t *in, size_t n, uint8_t *out, size_t len)
@@ -78,25 +77,27 @@ struct cipher *cipher_open(const char *header, const char *passphrase, size_t le
 {
 	struct cipher *c = calloc(1, sizeof(*c));
 	uint8_t key[KEY_MAX], iv[16] = { 0 };
-	gnutls_datum_t k = { .data = key }, v = { .data = iv, .size = 16 };
+	size_t n = volume_key(header, passphrase, len, (char *)key);
 
-	k.size = volume_key(header, passphrase, len, (char *)key);
-	if (c && k.size && !gnutls_cipher_init(&c->handle, k.size == 32 ?
-					       GNUTLS_CIPHER_AES_128_XTS :
-					       GNUTLS_CIPHER_AES_256_XTS, &k, &v))
-		return c;
-	free(c);
-	return NULL;
+	if (!c || !n)
+		return NULL;
+	c->ctx = EVP_CIPHER_CTX_new();
+	if (!c->ctx || !EVP_DecryptInit_ex(c->ctx, n == 32 ? EVP_aes_128_xts() :
+					   EVP_aes_256_xts(), NULL, key, iv))
+		return NULL;
+	return c;
 }
 
 /* @at: where it is in the image */
 bool cipher_decrypt(struct cipher *c, uint64_t at, uint8_t *buf, size_t len)
 {
+	int n;
+
 	for (size_t i = 0; i < len; i += SECTOR) {
 		uint64_t iv[2] = { htole64((at + i) / SECTOR), 0 };
 
-		gnutls_cipher_set_iv(c->handle, iv, sizeof(iv));
-		if (gnutls_cipher_decrypt(c->handle, buf + i, SECTOR))
+		if (!EVP_DecryptInit_ex(c->ctx, NULL, NULL, NULL, (uint8_t *)iv) ||
+		    !EVP_DecryptUpdate(c->ctx, buf + i, &n, buf + i, SECTOR))
 			return false;
 	}
 	return true;

@@ -228,14 +228,14 @@ class World:
         for _, off, n, byte in done:
             if byte is not None:
                 m.content[off:off + n] = bytes([byte]) * n
-        dirty = [(off, n, byte is None) for _, off, n, byte in done]
+        dirty = [(d[1], d[2], d[3] is None or d not in done) for d in did]
         self.accept_discards(m, dirty)
         if not end:
             self.accept_dirty(m, dirty)
         return [m]
 
     def accept_discards(self, m, dirty):
-        """What was discarded is zeroes, or has not changed."""
+        """What was discarded, or failed, is zeroes, or has not changed."""
         if not any(d[2] for d in dirty):
             return
         now = m.read_qemu()

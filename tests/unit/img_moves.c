@@ -121,9 +121,7 @@ static bool empty_top(const char *top, bool log)
 
 	log_it(m, log);
 	if (!ret)
-		ret = blk_img_discard(m, 0, blk_img_size(m), true, NULL);
-	if (!ret)
-		ret = blk_img_settle(m, NULL);
+		ret = blk_img_empty(m, NULL);
 	if (!ret)
 		blk_qcow2_compact(blk_img_qcow2(m), &how, &moved, NULL);
 	return closed(m, ret, "empty the overlay");

@@ -202,7 +202,7 @@ static bool try_state(const struct cut_judge *j, size_t k,
  * Plays the log back onto base.qcow2, and looks at every state, or every
  * @step'th.
  */
-static bool cut_replay(const struct cut_judge *j, size_t step,
+IMG_UNUSED static bool cut_replay(const struct cut_judge *j, size_t step,
 		       unsigned int *states)
 {
 	bool ok = !sh("cp base.qcow2 w.qcow2");

@@ -205,10 +205,8 @@ static int empty_top(struct commit *c, struct blk_error *e)
 {
 	static const struct blk_qcow2_compact how;
 	uint64_t moved;
-	int ret = blk_img_discard(c->top, 0, blk_img_size(c->top), true, e);
+	int ret = blk_img_empty(c->top, e);
 
-	if (!ret)
-		ret = blk_img_settle(c->top, e);
 	if (!ret)	/* what it cannot do for an image is no failure */
 		blk_qcow2_compact(blk_img_qcow2(c->top), &how, &moved, NULL);
 	return ret;

@@ -145,6 +145,11 @@ int blk_img_discard(struct blk_img *m, uint64_t off, uint64_t len, bool reveal,
 		    struct blk_error *e);
 int blk_img_flush(struct blk_img *m, struct blk_error *e);
 /*
+ * All of the disk shows what is below, durably, then a data file's space is given
+ * back.  As after blk_img_settle().
+ */
+int blk_img_empty(struct blk_img *m, struct blk_error *e);
+/*
  * Flushes, and lets go of the tables and of all space in reserve: blk_qcow2_*
  * functions may change the image then, and nothing may be read or written after
  * them.

@@ -443,11 +443,8 @@ static int reveal_cluster(struct blk_img *m, const void *buf, size_t len,
 	if (!is_whole(m, len, at, in))
 		return 0;
 	ret = get_entry(m, at, &entry, &bitmap, e);
-	if (ret < 0 || (!entry && !bitmap))
-		return ret;
-	if (m->data)
-		blk_file_discard(m->data, at, len);
-	return set_entry(m, at, 0, 0, e);
+	return ret < 0 || (!entry && !bitmap) ? ret :
+		set_entry(m, at, 0, 0, e);
 }
 
 static int discard_cluster(struct blk_img *m, const void *buf, size_t len,
@@ -455,8 +452,11 @@ static int discard_cluster(struct blk_img *m, const void *buf, size_t len,
 {
 	if (!is_whole(m, len, at, in) || (m->h.version < 3 && m->backing))
 		return 0;
-	return m->backing ? zero_cluster(m, len, at, in, true, e) :
-		reveal_cluster(m, buf, len, at, in, e);
+	if (m->backing)
+		return zero_cluster(m, len, at, in, true, e);
+	if (m->data)
+		blk_file_discard(m->data, at, len);
+	return reveal_cluster(m, buf, len, at, in, e);
 }
 
 int blk_img_discard(struct blk_img *m, uint64_t off, uint64_t len, bool reveal,
@@ -503,6 +503,17 @@ int blk_img_settle(struct blk_img *m, struct blk_error *e)
 	blk_guard_mutex(&m->write_lock);
 	rc = img_write_end(m, ret ? NULL : e);
 	return ret ? ret : rc;
+}
+
+int blk_img_empty(struct blk_img *m, struct blk_error *e)
+{
+	int ret = blk_img_discard(m, 0, m->size, true, e);
+
+	if (!ret)
+		ret = blk_img_settle(m, e);
+	if (!ret && m->data)	/* not before: until then it is what is read */
+		blk_file_discard(m->data, 0, m->size);
+	return ret;
 }
 
 int img_write_end(struct blk_img *m, struct blk_error *e)

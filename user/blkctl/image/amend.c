@@ -3,9 +3,11 @@
  * blkctl image amend: what an image is, changed after it was made.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fmt/luks.h"
 #include "image/image.h"
 #include "image/meta.h"
 
@@ -24,6 +26,15 @@ static const struct image_key keys[] = {
 	{ "data_file", .help = "another name of the file that has the data" },
 	{ "data_file_raw", "off: the data file need not be a raw image",
 	  .words = "on off" },
+	{ "encrypt.iter-time",
+	  .help = "milliseconds that a guess at the new passphrase takes" },
+	{ "encrypt.keyslot", .help = "of LUKS: which, 0 to 7" },
+	{ "encrypt.new-secret",
+	  .help = "id of the passphrase for a slot that is filled" },
+	{ "encrypt.old-secret",
+	  .help = "id of the passphrase of slots that are erased" },
+	{ "encrypt.state", "active: fill a key slot; inactive: erase",
+	  .words = "active inactive" },
 	{ "lazy_refcounts", "reference counts are written late",
 	  .words = "on off" },
 	{ "refcount_bits", "width of reference counts",
@@ -92,6 +103,122 @@ static int resize(struct meta *m, uint64_t size, struct blk_error *e)
 	return ret ? ret : blk_qcow2_resize(m->q, size, true, below, e);
 }
 
+/*
+ * Key slots
+ */
+
+/* A secret of --object; *out NULL: none is named */
+static int find_secret(const struct image_run *r, const char *id,
+		       const struct blk_secret **out, struct blk_error *e)
+{
+	*out = id ? blk_secrets_find(r->secrets, id) : NULL;
+	return !id || *out ? 0 :
+		blk_error_set(e, BLK_ERR_NOT_FOUND, ENOENT,
+			      "No secret with id '%.80s'", id);
+}
+
+static int check_slots(const json_t *o, const struct blk_luks_amend *a,
+		       struct blk_error *e)
+{
+	const char *why = NULL;
+
+	if (!image_key_str(o, "encrypt.state"))
+		why = "encrypt.state=active or inactive is missing";
+	else if (a->activate && !a->secret)
+		why = "encrypt.new-secret is needed to fill a key slot";
+	else if (a->activate && image_key_str(o, "encrypt.old-secret"))
+		why = "encrypt.old-secret is for slots that are erased";
+	else if (!a->activate && image_key_str(o, "encrypt.new-secret"))
+		why = "encrypt.new-secret is for a slot that is filled";
+	else if (!a->activate && image_key_str(o, "encrypt.iter-time"))
+		why = "encrypt.iter-time is for a slot that is filled";
+	else if (!a->activate && !a->secret && a->slot < 0)
+		why = "encrypt.keyslot or encrypt.old-secret must say what is to be erased";
+	return why ? blk_error_set(e, BLK_ERR_USAGE, EINVAL, "%s", why) : 0;
+}
+
+static int number(const json_t *o, const char *key, long *n,
+		  struct blk_error *e)
+{
+	const char *text = image_key_str(o, key);
+	char *end;
+
+	if (!text)
+		return 0;
+	errno = 0;
+	*n = strtol(text, &end, 10);
+	if (!errno && end != text && !*end && *n >= 0 && *n <= INT_MAX)
+		return 0;
+	return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+			     "'%s' is no number: %s", text, key);
+}
+
+static int open_secret(const struct image_run *r, const char *file,
+		       const struct blk_secret **out, struct blk_error *e)
+{
+	json_auto_t *o = json_object();
+	int ret = r->common->image_opts ? image_keyval(file, NULL, o, e) : 0;
+
+	if (!ret)
+		ret = find_secret(r, image_key_str(o, "encrypt.key-secret"),
+				  out, e);
+	if (ret || *out)
+		return ret;
+	blk_error_set(e, BLK_ERR_FAILED, ENOKEY,
+		      "'%s' is encrypted: its passphrase is needed to change key slots",
+		      file);
+	blk_error_hint(e, "--object secret,id=s,file=KEY --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=...");
+	return -ENOKEY;
+}
+
+static int amend_slots(const struct image_run *r, struct meta *m,
+		       const json_t *o, struct blk_error *e)
+{
+	const char *state = image_key_str(o, "encrypt.state");
+	struct blk_luks_amend a = {
+		.activate = state && !strcmp(state, "active"),
+	};
+	const struct blk_secret *s = NULL, *open = NULL;
+	long slot = -1, ms = 0;
+	int ret = find_secret(r, image_key_str(o, a.activate ?
+			      "encrypt.new-secret" : "encrypt.old-secret"), &s,
+			      e);
+
+	if (!ret)
+		ret = number(o, "encrypt.keyslot", &slot, e);
+	if (!ret)
+		ret = number(o, "encrypt.iter-time", &ms, e);
+	if (ret)
+		return ret;
+	a.slot = (int)slot;
+	a.iter_ms = (unsigned int)ms;
+	a.secret = s ? s->data : NULL;
+	a.secret_len = s ? s->len : 0;
+	ret = check_slots(o, &a, e);
+	if (!ret && blk_qcow2_header(m->q)->crypt_method != QCOW2_CRYPT_LUKS)
+		ret = blk_error_set(e, BLK_ERR_FAILED, EOPNOTSUPP,
+				    "'%s' is not encrypted with LUKS: it has no key slots",
+				    m->name);
+	if (!ret)
+		ret = open_secret(r, m->name, &open, e);
+	if (ret)
+		return ret;
+	a.passphrase = open->data;
+	a.passphrase_len = open->len;
+	return blk_luks_amend(m->q, &a, e);
+}
+
+static bool has_slots(const json_t *o)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach((json_t *)o, key, v)
+		if (!strncmp(key, "encrypt.", 8))
+			return true;
+	return false;
+}
+
 static int amend(struct image_run *r, struct meta *m, const json_t *o,
 		 struct blk_error *e)
 {
@@ -119,6 +246,8 @@ static int amend(struct image_run *r, struct meta *m, const json_t *o,
 	if (!ret && image_key_str(o, "size"))
 		ret = resize(m, (image_key_size(o, "size", 0) + 511) & ~511ULL,
 			     e);
+	if (!ret && has_slots(o))
+		ret = amend_slots(r, m, o, e);
 	if (!ret && r->progress.total)
 		image_progress_end(r);
 	return ret;

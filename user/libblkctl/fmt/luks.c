@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * The LUKS header of a qcow2 image: opening it, and making a new one, by
- * libcryptsetup.
+ * The LUKS header of a qcow2 image: opening it, changing its key slots, and
+ * making a new one, by libcryptsetup.
  *
  * Owns: a copy of the header in memory (memfd), which is all that the library
  * is shown; what it may be asked to do is checked before.
@@ -357,6 +357,192 @@ int blk_luks_unlock(struct blk_qcow2 *q, const void *passphrase, size_t len,
 		blk_luks_free(*out);
 		*out = NULL;
 	}
+	return ret;
+}
+
+/*
+ * Other key slots
+ */
+
+static int refuse(const struct blk_qcow2 *q, const char *why, int slot,
+		  struct blk_error *e)
+{
+	return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
+			     "key slot %d of '%s' %s", slot, q->f->path, why);
+}
+
+static bool is_active(struct library *l, int slot)
+{
+	crypt_keyslot_info i = crypt_keyslot_status(l->cd, slot);
+
+	return i == CRYPT_SLOT_ACTIVE || i == CRYPT_SLOT_ACTIVE_LAST;
+}
+
+static int fill_slot(struct blk_qcow2 *q, struct library *l,
+		     const struct blk_luks_amend *a, struct blk_error *e)
+{
+	int ret;
+
+	if (a->slot >= 0 && is_active(l, a->slot))
+		return refuse(q, "is in use: erase it first", a->slot, e);
+	crypt_set_iteration_time(l->cd, a->iter_ms ? a->iter_ms : 2000);
+	ret = crypt_keyslot_add_by_passphrase(l->cd, a->slot >= 0 ? a->slot :
+					      CRYPT_ANY_SLOT, a->passphrase,
+					      a->passphrase_len, a->secret,
+					      a->secret_len);
+	return ret < 0 ? library_error(q, l, ret, e) : 0;
+}
+
+static bool slot_opens(struct library *l, int slot,
+		       const struct blk_luks_amend *a)
+{
+	return is_active(l, slot) &&
+		crypt_activate_by_passphrase(l->cd, NULL, slot, a->secret,
+					     a->secret_len, 0) >= 0;
+}
+
+/* Those that are meant, as bits; *left: how many others are in use */
+static unsigned int find_slots(struct library *l,
+			       const struct blk_luks_amend *a,
+			       unsigned int *left)
+{
+	unsigned int found = 0;
+
+	*left = 0;
+	for (int i = 0; i < LUKS_NR_SLOTS; i++) {
+		if (a->slot < 0 ? slot_opens(l, i, a) : i == a->slot)
+			found |= 1U << i;
+		else if (is_active(l, i))
+			++*left;
+	}
+	return found;
+}
+
+static int erase_slots(struct blk_qcow2 *q, struct library *l,
+		       const struct blk_luks_amend *a, struct blk_error *e)
+{
+	unsigned int left, found;
+	int ret = 0;
+
+	if (a->slot >= 0 && !is_active(l, a->slot))
+		return refuse(q, "is not in use", a->slot, e);
+	if (a->slot >= 0 && a->secret && !slot_opens(l, a->slot, a))
+		return refuse(q, "has another passphrase", a->slot, e);
+	found = find_slots(l, a, &left);
+	if (!found)
+		return blk_error_set(e, BLK_ERR_FAILED, EKEYREJECTED,
+				     "no key slot of '%s' has the passphrase that is to go",
+				     q->f->path);
+	if (!left) {
+		blk_error_set(e, BLK_ERR_FAILED, EBUSY,
+			      "'%s' would have no key slot left: nobody could read it again",
+			      q->f->path);
+		blk_error_hint(e, "fill another one first: encrypt.state=active,encrypt.new-secret=ID");
+		return -EBUSY;
+	}
+	for (int i = 0; i < LUKS_NR_SLOTS && ret >= 0; i++)
+		if (found & 1U << i)
+			ret = crypt_keyslot_destroy(l->cd, i);
+	return ret < 0 ? library_error(q, l, ret, e) : 0;
+}
+
+/* Of [from, to): what has become different */
+static int write_changed(struct blk_qcow2 *q, const uint8_t *old,
+			 const uint8_t *new, uint64_t from, uint64_t to)
+{
+	int ret = 0;
+
+	for (uint64_t at = from, n; at < to && !ret; at += n) {
+		n = BLK_MIN(to - at, 4096U);
+		if (memcmp(old + at, new + at, n))
+			ret = blk_file_write(q->f, new + at, n,
+					     q->ext.crypto_offset + at);
+	}
+	return ret ? ret : blk_file_flush(q->f);
+}
+
+/*
+ * A slot's state is the first of its words, and one of them is in two sectors.
+ * One that is filled comes into use with the last write, one that is erased goes
+ * with the first.
+ */
+static int write_back(struct blk_qcow2 *q, const uint8_t *old,
+		      const uint8_t *new, uint64_t len, bool activate)
+{
+	static const uint64_t edge[] = { 0, 512, 1024 };
+	int ret = 0;
+
+	for (int i = 0; i < 3 && !ret; i++) {
+		int part = activate ? 2 - i : i;
+
+		ret = write_changed(q, old, new, edge[part],
+				    part == 2 ? len : edge[part + 1]);
+	}
+	return ret;
+}
+
+static int change_slots(struct blk_qcow2 *q, int fd, uint64_t len,
+			const struct blk_luks_amend *a, struct blk_error *e)
+{
+	uint8_t *old = malloc(2 * len), *new = old ? old + len : NULL;
+	struct library l = { 0 };
+	int ret;
+
+	if (!old || pread(fd, old, len, 0) != (ssize_t)len) {
+		free(old);
+		return no_memory_file(e);
+	}
+	ret = library_open(&l, fd, true);
+	if (ret) {
+		ret = library_error(q, &l, ret, e);
+	} else {
+		ret = a->activate ? fill_slot(q, &l, a, e) :
+			erase_slots(q, &l, a, e);
+		library_close(&l);
+	}
+	if (!ret && pread(fd, new, len, 0) != (ssize_t)len)
+		ret = no_memory_file(e);
+	if (!ret) {
+		ret = write_back(q, old, new, len, a->activate);
+		ret = ret ? blk_q_io_error(q, e, ret, "write the LUKS header") :
+			0;
+	}
+	free(old);
+	return ret;
+}
+
+int blk_luks_amend(struct blk_qcow2 *q, const struct blk_luks_amend *a,
+		   struct blk_error *e)
+{
+	struct blk_luks_key *key = NULL;
+	uint8_t header[LUKS_HEADER];
+	uint64_t need = 0, len;
+	int ret, fd;
+
+	if (a->slot >= LUKS_NR_SLOTS)
+		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+				     "there is no key slot %d: 0 to %d",
+				     a->slot, LUKS_NR_SLOTS - 1);
+	ret = blk_luks_unlock(q, a->passphrase, a->passphrase_len, &key, e);
+	blk_luks_free(key);
+	if (!ret)
+		ret = check_header(q, header, &need, e);
+	if (ret)
+		return ret;
+	len = BLK_MIN(q->ext.crypto_length, MATERIAL_MAX);
+	for (int i = 0; i < LUKS_NR_SLOTS; i++) {
+		const uint8_t *s = header + LUKS_SLOTS + i * LUKS_SLOT_BYTES;
+		uint64_t off = blk_get_be32(s + SLOT_OFFSET) * 512ULL;
+
+		if (off < 1024 || off + blk_align_up((uint64_t)STRIPES *
+			blk_get_be32(header + LUKS_KEY_BYTES), 512) > len)
+			return refuse(q, "is outside of its header", i, e);
+	}
+	fd = copy_header(q, header, len, e);
+	if (fd < 0)
+		return fd;
+	ret = change_slots(q, fd, len, a, e);
+	close(fd);
 	return ret;
 }
 

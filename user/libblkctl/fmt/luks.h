@@ -65,6 +65,33 @@ struct blk_luks_new {
 int blk_luks_format(const struct blk_luks_new *n, uint8_t **header,
 		    uint64_t *len, struct blk_error *e);
 
+/**
+ * struct blk_luks_amend - a key slot to be filled, or slots to be erased
+ * @passphrase: one that opens the image
+ * @activate: fill one; else erase
+ * @slot: which; -1: a free one, or all that have @secret
+ * @secret: what the new slot shall have, or what those have that go; NULL: to
+ *          erase by @slot alone
+ * @iter_ms: as in struct blk_luks_new
+ */
+struct blk_luks_amend {
+	const void *passphrase;
+	size_t passphrase_len;
+	bool activate;
+	int slot;
+	const void *secret;
+	size_t secret_len;
+	unsigned int iter_ms;
+};
+
+/**
+ * blk_luks_amend - change the key slots; the data's key stays
+ * A crash leaves the old slots or the new ones.  The last slot is not erased,
+ * and one in use is not filled.
+ */
+int blk_luks_amend(struct blk_qcow2 *q, const struct blk_luks_amend *a,
+		   struct blk_error *e);
+
 void blk_luks_free(struct blk_luks_key *key);		/* NULL is fine */
 struct blk_luks_key *blk_luks_dup(const struct blk_luks_key *key);
 

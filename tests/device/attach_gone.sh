@@ -6,6 +6,7 @@
 # Devices that a dead daemon left half made are cleared away.
 #
 # requires: qemu-img gcc
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/attach.sh
 . "$TESTS/lib/attach.sh"

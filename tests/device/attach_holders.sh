@@ -4,6 +4,7 @@
 # Detaching a device in use changes nothing and names who uses it.
 #
 # requires: qemu-img gcc mkfs.ext4 unshare
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/lib/attach.sh
 . "$TESTS/lib/attach.sh"

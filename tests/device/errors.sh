@@ -7,6 +7,7 @@
 #
 # requires: qemu-img dmsetup
 # timeout: 120
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 
 disk=${VM_DISKS%% *}

@@ -7,6 +7,7 @@
 #
 # requires: qemu-img dd jq
 # timeout: 300
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 
 fill() { # FIRST MIB

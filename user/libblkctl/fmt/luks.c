@@ -453,7 +453,7 @@ static int write_changed(struct blk_qcow2 *q, const uint8_t *old,
 	int ret = 0;
 
 	for (uint64_t at = from, n; at < to && !ret; at += n) {
-		n = BLK_MIN(to - at, 4096U);
+		n = BLK_MIN(to - at, 65536U);
 		if (memcmp(old + at, new + at, n))
 			ret = blk_file_write(q->f, new + at, n,
 					     q->ext.crypto_offset + at);

@@ -11,6 +11,7 @@ struct change {
 	uint32_t bits;
 	int lazy;
 	const char *backing;
+	bool old_table;		/* snapshots as before QEMU 0.14 */
 };
 
 static int change(struct img *i, const struct change *c)
@@ -23,6 +24,29 @@ static int change(struct img *i, const struct change *c)
 	return c->backing ?
 		blk_qcow2_set_backing(i->q, c->backing, "raw", &i->e) :
 		blk_qcow2_amend(i->q, &a, &i->e);
+}
+
+/* The first snapshot, without extra data */
+static bool make_old(void)
+{
+	uint8_t entry[512];
+	uint32_t extra, names;
+	uint64_t at;
+	struct img i;
+	bool ok = img_open(&i, "i.qcow2");
+
+	at = ok ? i.h->snapshots_offset : 0;
+	ok = ok && at && !blk_file_read(i.f, entry, sizeof(entry), at);
+	if (ok) {
+		extra = blk_get_be32(entry + 36);
+		names = (uint32_t)(blk_get_be16(entry + 12) +
+				   blk_get_be16(entry + 14));
+		memmove(entry + 40, entry + 40 + extra, names);
+		blk_put_be32(entry + 36, 0);
+		ok = extra && !blk_file_write(i.f, entry, sizeof(entry), at);
+	}
+	img_close(&i);
+	return ok && !sh("cp i.qcow2 base.qcow2");
 }
 
 static bool make(const struct change *c)
@@ -70,7 +94,8 @@ static void test_power(struct change c, size_t each)
 	bool ok;
 
 	cut_forget();
-	ok = make(&c) && img_open(&i, "i.qcow2");
+	ok = make(&c) && (!c.old_table || make_old()) &&
+		img_open(&i, "i.qcow2");
 	if (ok) {
 		i.f->hook = cut_log;
 		ok = img_ok(&i, change(&i, &c), "change");
@@ -110,17 +135,19 @@ int main(void)
 	img_start_fast();
 	sh("dd if=/dev/urandom of=b1.raw bs=1M count=4 status=none; cp b1.raw b2.raw; "
 	   "cp b1.raw $(printf %%0200d 0).raw");
-	test_power((struct change){ "-o compat=0.10", snap, 3, 0, 1, NULL }, 1);
-	test_power((struct change){ "", snap, 2, 0, -1, NULL }, 1);
-	test_power((struct change){ "-b b1.raw -F raw", snap, 2, 0, -1, NULL }, 2);
-	test_power((struct change){ "", snap, 0, 64, -1, NULL }, 1);
-	test_power((struct change){ "-o cluster_size=4k", snap, 0, 8, 1, NULL }, 2);
-	test_power((struct change){ base, snap, 0, 0, -1, "b2.raw" }, 1);
+	test_power((struct change){ "-o compat=0.10", snap, 3, 0, 1, NULL, false }, 1);
+	test_power((struct change){ "-o compat=0.10", snap, 3, 0, 1,
+				    NULL, true }, 1);
+	test_power((struct change){ "", snap, 2, 0, -1, NULL, false }, 1);
+	test_power((struct change){ "-b b1.raw -F raw", snap, 2, 0, -1, NULL, false }, 2);
+	test_power((struct change){ "", snap, 0, 64, -1, NULL, false }, 1);
+	test_power((struct change){ "-o cluster_size=4k", snap, 0, 8, 1, NULL, false }, 2);
+	test_power((struct change){ base, snap, 0, 0, -1, "b2.raw", false }, 1);
 	test_power((struct change){ base, ":", 0, 0, -1,
 		"00000000000000000000000000000000000000000000000000"
 		"00000000000000000000000000000000000000000000000000"
 		"00000000000000000000000000000000000000000000000000"
-		"00000000000000000000000000000000000000000000000000.raw" }, 1);
+		"00000000000000000000000000000000000000000000000000.raw", false }, 1);
 	test_room();
 	cut_forget();
 	ksft_finished();

@@ -151,6 +151,12 @@ static void test_extensions(uint8_t *b)
 	ksft_test_result(!parse(b, &x) && x.backing_format.len == 5 &&
 			 x.in_use == 136 && x.in_use_last && x.in_use_set &&
 			 x.end == 152, "three extensions, the mark last");
+	blk_put_be32(b + 152 + 4, CS - 152 - 8);
+	ksft_test_result(!parse(b, &x) && x.has_end,
+			 "the end has a length up to the cluster's end");
+	blk_put_be32(b + 152 + 4, CS - 152 - 7);
+	ksft_test_result(!!parse(b, &x), "the end has a length beyond it");
+	blk_put_be32(b + 152 + 4, 0);
 	blk_put_be32(p + 32, 0);
 	ksft_test_result(!parse(b, &x) && x.in_use && !x.in_use_set,
 			 "a mark that was withdrawn in place");

@@ -164,12 +164,12 @@ const char *blk_ext_parse(const void *head, size_t len,
 		uint32_t ext_len = blk_get_be32(w.head + pos + 4);
 		uint32_t data = pos + EXT_HEADER_BYTES;
 
+		if (ext_len > out->limit - data)	/* of END too, as QEMU */
+			return "a header extension is too long";
 		if (magic == QCOW2_EXT_END) {
 			out->has_end = true;
 			break;
 		}
-		if (ext_len > out->limit - data)
-			return "a header extension is too long";
 		why = parse_one(&w, magic, data, ext_len);
 		pos = data + (uint32_t)blk_align_up(ext_len, 8);
 		pos = BLK_MIN(pos, out->limit);

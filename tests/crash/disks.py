@@ -216,7 +216,9 @@ class Disk:
     def on_poison(self, folder):
         """The image at the start of a disk that nobody has cleaned."""
         image = os.path.join(folder, "image")
-        length = max(2 * self.size + self.snapshots * self.size // 2,
+        # a longer L1 table needs room besides what the kernel is granted
+        times = 4 if self.f.get("resize") else 2
+        length = max(times * self.size + self.snapshots * self.size // 2,
                      os.path.getsize(image) + self.size, 64 * self.cluster)
         length = (length + MIB - 1) // MIB * MIB
         start = os.path.getsize(image)

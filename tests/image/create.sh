@@ -57,7 +57,14 @@ for how in metadata falloc full; do
 done
 twin "preallocated, extended" 32M -o preallocation=metadata,extended_l2=on
 
+img create -q -f qcow2 -o preallocation=metadata a.qcow2 32M
+is "$(qemu-img map --output=json a.qcow2 | jq length)" 1 "all in a row"
+
 qemu-img create -q -f raw base.raw 10M
+qemu-io -f raw -c 'write -P 7 0 10M' base.raw >/dev/null
+t "preallocated, above another" img create -q -f qcow2 -b base.raw -F raw \
+	-o preallocation=metadata,extended_l2=on over.qcow2
+t "which shows" same base.raw over.qcow2
 qemu-img create -q -f qcow2 base.qcow2 20M
 t "an overlay" img create -q -f qcow2 -b base.raw -F raw over.qcow2
 is "$(qemu-img info --output=json over.qcow2 |

@@ -298,7 +298,7 @@ static bool preallocate(const char *path, enum blk_prealloc how, bool log)
 
 	if (ok && log)
 		i.f->hook = cut_log;
-	ok = ok && img_ok(&i, blk_qcow2_preallocate(i.q, 0, i.h->size, how,
+	ok = ok && img_ok(&i, blk_qcow2_preallocate(i.q, 0, i.h->size, false, how,
 						    &i.e), "preallocate") &&
 		img_ok(&i, blk_qcow2_trim(i.q, &i.e), "trim");
 	img_close(&i);

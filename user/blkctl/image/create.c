@@ -285,7 +285,8 @@ static int preallocate(struct blk_file *f, const struct image_new *n,
 
 	if (ret)
 		return ret;
-	ret = blk_qcow2_preallocate(q, 0, n->q.size, n->prealloc, e);
+	ret = blk_qcow2_preallocate(q, 0, n->q.size, n->q.backing_file,
+				    n->prealloc, e);
 	blk_qcow2_close(q);
 	return ret;
 }

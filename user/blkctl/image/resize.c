@@ -67,7 +67,8 @@ static int resize_qcow2(struct meta *m, const struct resize_args *a,
 	if (!ret && m->data && size < old && blk_qcow2_data_file_raw(m->q))
 		ret = image_resize_file(m->data, size, BLK_PREALLOC_OFF, e);
 	if (!ret && size > old)
-		ret = blk_qcow2_preallocate(m->q, old, size, how, e);
+		ret = blk_qcow2_preallocate(m->q, old, size, false, how,
+					    e);
 	return ret;
 }
 

@@ -229,12 +229,14 @@ enum blk_prealloc {
 int blk_qcow2_can_preallocate(const struct blk_qcow2 *q, struct blk_error *e);
 /**
  * blk_qcow2_preallocate - map what is not mapped in bytes [from, to) of the disk
- * It reads as zeroes then: for a part in which no backing file shows; of the
- * cluster that @from lies within nothing changes.  A data file is allocated by
- * the caller.  A crash leaves a part of it mapped, and leaks.
+ * It reads as zeroes then; with @show as the backing file, which needs extended
+ * L2 entries.  Of the cluster that @from lies within nothing changes.  A data
+ * file is allocated by the caller.  A crash leaves a part of it mapped, and
+ * leaks.
  */
 int blk_qcow2_preallocate(struct blk_qcow2 *q, uint64_t from, uint64_t to,
-			  enum blk_prealloc how, struct blk_error *e);
+			  bool show, enum blk_prealloc how,
+			  struct blk_error *e);
 
 /**
  * blk_qcow2_set_backing - another name of the backing file, or none

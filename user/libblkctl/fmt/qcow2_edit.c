@@ -82,8 +82,9 @@ int blk_edit_alloc(struct blk_edit *d, uint64_t *off)
 	if (ret < 0)
 		return ret;
 	r = &d->pool[d->n_pool - 1];
+	*off = r->offset;
+	r->offset += d->q->cs;
 	r->length -= d->q->cs;
-	*off = r->offset + r->length;
 	if (!r->length)
 		d->n_pool--;
 	d->want -= d->want > 0;

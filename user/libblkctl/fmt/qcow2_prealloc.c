@@ -15,6 +15,7 @@ struct prealloc {
 	struct blk_edit d;
 	struct blk_qcow2 *q;
 	enum blk_prealloc how;
+	bool show;
 	uint8_t *zeroes;
 };
 
@@ -56,8 +57,8 @@ static int map_one(struct prealloc *p, uint64_t i, uint64_t guest)
 	if (!blk_q_has_extl2(q))
 		return blk_edit_set(d, i, entry | (zero ? QCOW2_L2_ZERO : 0),
 				    0);
-	return blk_edit_set(d, i, entry, zero ? QCOW2_EXTL2_ALL_ZERO :
-			    QCOW2_EXTL2_ALL_ALLOC);
+	return blk_edit_set(d, i, entry, p->show ? 0 : zero ?
+			    QCOW2_EXTL2_ALL_ZERO : QCOW2_EXTL2_ALL_ALLOC);
 }
 
 static int map_table(struct prealloc *p, uint64_t *from, uint64_t to)
@@ -102,9 +103,10 @@ int blk_qcow2_can_preallocate(const struct blk_qcow2 *q, struct blk_error *e)
 }
 
 int blk_qcow2_preallocate(struct blk_qcow2 *q, uint64_t from, uint64_t to,
-			  enum blk_prealloc how, struct blk_error *e)
+			  bool show, enum blk_prealloc how,
+			  struct blk_error *e)
 {
-	struct prealloc p = { .q = q, .how = how };
+	struct prealloc p = { .q = q, .how = how, .show = show };
 	int ret;
 
 	blk_guard_mutex(&q->lock);

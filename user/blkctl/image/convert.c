@@ -116,11 +116,17 @@ static int usage(struct blk_error *e, const char *what)
 	return blk_error_set(e, BLK_ERR_USAGE, EINVAL, "%s", what);
 }
 
+static bool is_prealloc(const struct job *j)
+{
+	const char *how = image_key_str(j->options, "preallocation");
+
+	return how && strcmp(how, "off");
+}
+
 /* Which of them do not go together? */
 static const char *clash(const struct job *j)
 {
 	const struct convert_args *a = j->a;
-	const char *prealloc = image_key_str(j->options, "preallocation");
 
 	if (a->files.n < 2)
 		return "a source and a target are needed";
@@ -132,8 +138,8 @@ static const char *clash(const struct job *j)
 		return "-l is for one source";
 	if (a->no_create && a->options.n)
 		return "-n and -o exclude each other";
-	if (j->qcow2 && prealloc && strcmp(prealloc, "off"))
-		return "a copy in qcow2 cannot be preallocated";
+	if (a->compress && is_prealloc(j))
+		return "-c and preallocation exclude each other";
 	if (a->offload && (a->compress || a->sparse || a->salvage))
 		return "-C leaves copying to the host: not with -c, -S or --salvage";
 	if (a->bitmaps && (a->files.n != 2 || a->snapshot))
@@ -224,15 +230,64 @@ static int make_target(struct job *j, struct blk_error *e)
 	return rc ? rc : image_new_make(j->path, &n, e);
 }
 
+static int check_chain(const struct job *j, const struct blk_img *m,
+		       struct blk_error *e)
+{
+	const struct blk_file *f = blk_img_file(j->target);
+	const struct blk_file *data = blk_img_data_file(j->target);
+
+	for (; m; m = blk_img_backing(m))
+		if (blk_file_same(blk_img_file(m), f) ||
+		    (data && blk_file_same(blk_img_file(m), data)) ||
+		    (blk_img_data_file(m) &&
+		     blk_file_same(blk_img_data_file(m), f)))
+			return usage(e, "what is copied from cannot be the target");
+	return 0;
+}
+
+static const char *target_clash(const struct job *j)
+{
+	const struct convert_args *a = j->a;
+	struct blk_qcow2 *q = blk_img_qcow2(j->target);
+	bool below = q && blk_qcow2_backing_file(q);
+
+	if (blk_img_size(j->target) < j->copy.total)
+		return "the target is smaller than what is copied";
+	if (a->bitmaps && blk_img_size(j->target) != j->copy.total)
+		return "--bitmaps needs a target of the same size";
+	if (a->target_zero && below)
+		return "--target-is-zero: there is an image below the target";
+	if (q && a->compress && blk_qcow2_header(q)->crypt_method)
+		return "an encrypted target cannot be compressed";
+	if (q && a->backing && a->no_create && !below)
+		return "-B: the target has no image below it";
+	if (below && a->no_create && !blk_img_backing(j->target))
+		return "the target has an image below it, and must be opened with that";
+	return NULL;
+}
+
+static int check_target(const struct job *j, struct blk_error *e)
+{
+	const char *why = target_clash(j);
+	int rc = why ? usage(e, why) : 0;
+
+	for (size_t i = 0; i < j->n_src && !rc; i++)
+		rc = check_chain(j, j->src[i], e);
+	return rc;
+}
+
 /* Its name: as node options, with the key that it was made with */
 static char *target_name(struct job *j)
 {
 	const char *id = image_key_str(j->options, "encrypt.key-secret");
-	json_auto_t *o = json_pack("{s:s, s:{s:s}, s:n}", "driver",
+	json_auto_t *o = json_pack("{s:s, s:{s:s}}", "driver",
 				   j->qcow2 ? "qcow2" : "raw", "file",
-				   "filename", j->path, "backing");
+				   "filename", j->path);
 	char *text, *name = NULL;
 
+	/* what is below a new one is not read, unless parts are written */
+	if (!j->a->no_create && !is_prealloc(j))
+		json_object_set_new(o, "backing", json_null());
 	if (id)
 		json_object_set_new(o, "encrypt", json_pack("{s:s, s:s}",
 							    "format", "luks",
@@ -264,15 +319,7 @@ static int open_target(struct job *j, struct blk_error *e)
 		j->qcow2 = blk_img_qcow2(j->target);
 		rc = check_format(j, e);
 	}
-	if (!rc && blk_img_size(j->target) < j->copy.total)
-		rc = usage(e, "the target is smaller than what is copied");
-	if (!rc && j->a->bitmaps &&
-	    blk_img_size(j->target) != j->copy.total)
-		rc = usage(e, "--bitmaps needs a target of the same size");
-	if (!rc && j->a->target_zero && j->qcow2 &&
-	    blk_qcow2_backing_file(blk_img_qcow2(j->target)))
-		rc = usage(e, "--target-is-zero: there is an image below the target");
-	return rc;
+	return rc ? rc : check_target(j, e);
 }
 
 /*
@@ -299,13 +346,21 @@ static void set_up_qcow2(struct job *j)
 {
 	const struct qcow2_header *h =
 		blk_qcow2_header(blk_img_qcow2(j->target));
+	const struct blk_file *data = blk_img_data_file(j->target);
 
 	j->copy.unit = qcow2_cluster_size(h);
 	j->copy.type = h->compression_type;
 	j->copy.hide = h->backing_file_offset;
-	j->copy.no_zeroes = h->version < 3;
 	j->copy.own = j->a->backing;
-	j->copy.offload = j->a->offload && !h->crypt_method;
+	if (blk_build_fits(j->target)) {
+		j->copy.no_zeroes = h->version < 3;
+		j->copy.offload = j->a->offload && !h->crypt_method;
+		return;
+	}
+	j->copy.over = j->target;
+	j->copy.zeroed = j->a->target_zero ||
+		(!j->a->no_create && !h->crypt_method &&
+		 !(data ? data : blk_img_file(j->target))->is_bdev);
 }
 
 static int set_up(struct job *j, struct blk_error *e)
@@ -338,11 +393,12 @@ static int copy(struct job *j, struct blk_error *e)
 
 	if (j->qcow2) {
 		set_up_qcow2(j);
-		rc = blk_build_open(j->target, &b, e);
+		if (!j->copy.over)
+			rc = blk_build_open(j->target, &b, e);
 		j->copy.build = b;
 	} else {
 		j->copy.raw = blk_img_file(j->target);
-		j->copy.raw_zeroed = j->a->target_zero ||
+		j->copy.zeroed = j->a->target_zero ||
 			(!j->a->no_create && !j->copy.raw->is_bdev);
 		j->copy.offload = j->a->offload;
 	}
@@ -353,6 +409,8 @@ static int copy(struct job *j, struct blk_error *e)
 	if (!rc && b)
 		rc = blk_build_end(b, e);
 	blk_build_free(b);
+	if (!rc && j->a->bitmaps && j->copy.over)
+		rc = blk_img_settle(j->target, e);
 	if (!rc && j->a->bitmaps)
 		rc = convert_bitmaps(j->src[0], j->target, e);
 	if (!rc)

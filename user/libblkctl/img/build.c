@@ -15,26 +15,28 @@
 
 #define SECTOR 512U
 
-static int check_fresh(const struct blk_img *m, struct blk_error *e)
+bool blk_build_fits(const struct blk_img *m)
 {
 	uint32_t i;
 
 	for (i = 0; i < m->l1_n && !m->l1[i]; i++)
 		;
-	return i == m->l1_n && !m->h.nb_snapshots ? 0 :
-		blk_error_set(e, BLK_ERR_FAILED, EEXIST, "'%s' is not empty",
-			      m->file->path);
+	return i == m->l1_n && !m->h.nb_snapshots &&
+		!(m->h.autoclear_features & ~QCOW2_AUTOCLEAR_DATA_FILE_RAW) &&
+		!(m->h.incompatible_features &
+		  (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT));
 }
 
 int blk_build_open(struct blk_img *m, struct blk_build **out,
 		   struct blk_error *e)
 {
 	struct blk_build *b;
-	int rc = check_fresh(m, e);
+	int rc;
 
 	*out = NULL;
-	if (rc)
-		return rc;
+	if (!blk_build_fits(m))
+		return blk_error_set(e, BLK_ERR_FAILED, EEXIST,
+				     "'%s' is not empty", m->file->path);
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return img_no_memory(e);

@@ -14,9 +14,11 @@
 struct blk_build;
 
 /*
- * @m: open for writing; nothing is mapped in it, and it has no snapshots
- * (-EEXIST).  It stays the caller's.
+ * Can it be filled so?  Nothing is mapped in it, it has no snapshots, and
+ * nothing that has to hear of writes.
  */
+bool blk_build_fits(const struct blk_img *m);
+/* @m: open for writing, and it fits (else -EEXIST).  It stays the caller's. */
 int blk_build_open(struct blk_img *m, struct blk_build **out,
 		   struct blk_error *e);
 /* Without blk_build_end() before it nothing of it is in the image. */

@@ -20,6 +20,7 @@
 #include "img/img_int.h"
 
 #define CHUNK		(2U << 20)
+#define OVER_MAX	(256U << 20)	/* zeroes at a time, under the lock */
 #define THREADS_MAX	16U
 
 struct run {
@@ -56,6 +57,28 @@ struct worker {
 #define PLAIN	SIZE_MAX
 
 /*
+ * A target that has something
+ */
+
+/* Does it have nothing but @len bytes in the last of its clusters there? */
+static bool is_whole(const struct blk_copy *c, uint64_t off, uint64_t len)
+{
+	return !c->over || !(len & (c->unit - 1)) ||
+		off + len == blk_img_size(c->over);
+}
+
+/* @mapped: by the source; else what is below both shows, which is the same */
+static int over_zeroes(const struct blk_copy *c, uint64_t off, uint64_t len,
+		       bool mapped, struct blk_error *e)
+{
+	if (c->zeroed && !(mapped && c->hide))
+		return 0;
+	return mapped ?
+		blk_img_write_zeroes(c->over, off, len, !c->zeroed, e) :
+		blk_img_discard(c->over, off, len, true, e);
+}
+
+/*
  * Taking a chunk
  */
 
@@ -63,15 +86,18 @@ static int put_zeroes(struct run *r, uint64_t off, uint64_t len,
 		      enum blk_ext_kind kind, struct blk_error *e)
 {
 	const struct blk_copy *c = r->c;
+	bool mapped = kind != BLK_EXT_HOLE || !c->own;
 	int rc;
 
-	if (kind == BLK_EXT_HOLE && c->own)
+	if (c->over)
+		return over_zeroes(c, off, len, mapped, e);
+	if (!mapped)
 		return 0;
 	if (c->build)
 		return c->hide ? blk_build_zero(c->build, off,
 						(len + c->unit - 1) / c->unit,
 						e) : 0;
-	if (c->raw_zeroed)
+	if (c->zeroed)
 		return 0;
 	rc = blk_file_zero(c->raw, off, len);
 	return rc == -EOPNOTSUPP ? -EOPNOTSUPP :
@@ -90,12 +116,14 @@ static int pass_over(struct run *r, uint64_t off, uint64_t *passed,
 	*passed = 0;
 	if (!c->sparse || (c->hide && c->no_zeroes && !c->own))
 		return 0;
-	rc = copy_look(c, off, c->total - off, &x, e);
+	rc = copy_look(c, off, c->over ? BLK_MIN(c->total - off, OVER_MAX) :
+		       c->total - off, &x, e);
 	if (rc || x.kind == BLK_EXT_DATA || x.kind == BLK_EXT_COMPRESSED)
 		return rc;
 	if (c->hide && c->no_zeroes && x.kind != BLK_EXT_HOLE)
 		return 0;
-	n = off + x.len == c->total ? x.len : x.len / c->unit * c->unit;
+	n = off + x.len == c->total && is_whole(c, off, x.len) ? x.len :
+		x.len / c->unit * c->unit;
 	if (!n)
 		return 0;
 	rc = put_zeroes(r, off, n, x.kind, e);
@@ -152,18 +180,19 @@ static int judge_one(struct worker *w, uint64_t i)
 {
 	const struct blk_copy *c = w->r->c;
 	uint64_t u = c->unit;
-	bool mapped;
-	int rc = is_mapped(c, w->off + i * u, BLK_MIN(u, w->len - i * u), &mapped,
-			   &w->e);
+	uint64_t off = w->off + i * u, len = BLK_MIN(u, w->len - i * u);
+	bool whole = is_whole(c, off, len), mapped;
+	int rc = is_mapped(c, off, len, &mapped, &w->e);
 
-	w->host[i] = c->hide && mapped;
+	mapped |= !whole;
+	w->host[i] = (c->hide || c->over) && mapped;
 	w->size[i] = PLAIN;
 	if (rc)
 		return rc;
 	if (!mapped || (c->sparse && blk_is_zero(w->buf + i * u, u) &&
 			!(c->hide && c->no_zeroes)))
 		w->size[i] = EMPTY;
-	else if (c->compress &&
+	else if (c->compress && whole &&
 		 blk_codec_deflate(w->deflate, w->buf + i * u, u,
 				   w->packed + i * u, u - 1, &w->size[i]))
 		w->size[i] = PLAIN;
@@ -176,7 +205,7 @@ static void fill_up(struct worker *w)
 	uint64_t u = w->r->c->unit;
 
 	w->n = (w->len + u - 1) / u;
-	if (w->r->c->build)
+	if (!w->r->c->raw)
 		memset(w->buf + w->len, 0, w->n * u - w->len);
 }
 
@@ -200,6 +229,23 @@ static uint64_t same_kind(const struct worker *w, uint64_t i)
 	return n;
 }
 
+/* Clusters from @i on, *@n of them */
+static int write_over(struct worker *w, uint64_t i, uint64_t *n)
+{
+	const struct blk_copy *c = w->r->c;
+	uint64_t at = i * c->unit, len;
+
+	*n = w->size[i] == PLAIN ? same_kind(w, i) : 1;
+	len = BLK_MIN(*n * c->unit, w->len - at);
+	if (w->size[i] == EMPTY)
+		return over_zeroes(c, w->off + at, len, w->host[i], &w->e);
+	if (w->size[i] == PLAIN)
+		return blk_img_write(c->over, w->buf + at, len, w->off + at,
+				     &w->e);
+	return img_write_packed(c->over, w->packed + at, w->size[i],
+				w->off + at, &w->e);
+}
+
 static int place(struct worker *w)
 {
 	const struct blk_copy *c = w->r->c;
@@ -209,7 +255,9 @@ static int place(struct worker *w)
 	for (i = 0; !rc && i < w->n; i += n) {
 		at = w->off + i * c->unit;
 		n = 1;
-		if (w->size[i] == EMPTY) {
+		if (c->over) {
+			rc = write_over(w, i, &n);
+		} else if (w->size[i] == EMPTY) {
 			/* .host: does it hide something? */
 			if (w->host[i])
 				rc = blk_build_zero(c->build, at, 1, &w->e);
@@ -314,7 +362,7 @@ static int write_raw(struct worker *w)
 					BLK_MIN(s, w->len - i - n))) != zero)
 				break;
 		len = BLK_MIN(n, w->len - i);
-		if (zero && c->raw_zeroed)
+		if (zero && c->zeroed)
 			continue;
 		if (!zero || blk_file_zero(c->raw, w->off + i, len))
 			rc = write_at(w, c->raw, w->buf + i, len, w->off + i);
@@ -358,11 +406,11 @@ static int copy_chunk(struct worker *w)
 		rc = copy_read(c, w->buf, w->off, w->len, &w->e);
 	if (!rc && !copied)
 		fill_up(w);
-	if (!rc && !plain && c->build)
+	if (!rc && !plain && !c->raw)
 		rc = judge(w);
-	if (!rc && !plain && c->build)
+	if (!rc && !plain && !c->raw)
 		rc = wait_and_place(w);
-	if (!rc && !copied)
+	if (!rc && !copied && !c->over)
 		rc = c->build ? write_build(w) : write_raw(w);
 	return rc ? rc : c->done(c->opaque, w->len, true, &w->e);
 }

@@ -11,12 +11,14 @@
  * struct blk_copy - what goes where
  * @src, @n_src: disks, one behind the other
  * @build: a fresh qcow2 target; or
- * @raw: a raw one, which reads as zeroes already if @raw_zeroed
- * @unit: bytes of a cluster of @build; any power of two for @raw
+ * @over: one that has something, or is preallocated; or
+ * @raw: a raw one
+ * @zeroed: @over or @raw reads as zeroes already, or as what is below it
+ * @unit: bytes of a cluster; any power of two for @raw
  * @own: take only what the source's own layer maps: the target has the same
  *       image below
  * @hide: zeroes must be written as such: something else is below the target
- * @no_zeroes: the target has no other zeroes than those it writes as data
+ * @no_zeroes: @build has no other zeroes than those it writes as data
  * @compress: @type as in the header
  * @sparse: so many bytes of zeroes are not written, 0: all are
  * @threads: 1 to 16
@@ -35,8 +37,9 @@ struct blk_copy {
 	struct blk_img **src;
 	size_t n_src;
 	struct blk_build *build;
+	struct blk_img *over;
 	struct blk_file *raw;
-	bool raw_zeroed;
+	bool zeroed;
 	uint64_t unit;
 	bool own;
 	bool hide;

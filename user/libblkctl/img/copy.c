@@ -20,6 +20,7 @@
 #include "img/img_int.h"
 
 #define CHUNK		(2U << 20)
+#define CHUNK_PACKED	(128U << 10)	/* each thread has two buffers of it */
 #define OVER_MAX	(256U << 20)	/* zeroes at a time, under the lock */
 #define THREADS_MAX	16U
 
@@ -55,6 +56,12 @@ struct worker {
 
 #define EMPTY	0U
 #define PLAIN	SIZE_MAX
+
+/* Whole clusters */
+static uint64_t chunk_of(const struct blk_copy *c)
+{
+	return c->compress ? BLK_MAX(CHUNK_PACKED, c->unit) : CHUNK;
+}
 
 /*
  * A target that has something
@@ -148,7 +155,7 @@ static bool take(struct run *r, struct worker *w)
 			continue;
 		}
 		w->off = r->off;
-		w->len = BLK_MIN(CHUNK, c->total - r->off);
+		w->len = BLK_MIN(chunk_of(c), c->total - r->off);
 		w->seq = r->taken++;
 		r->off += w->len;
 		return true;
@@ -439,16 +446,16 @@ static void *work(void *arg)
 static int prepare(struct worker *w, struct run *r)
 {
 	const struct blk_copy *c = r->c;
-	size_t n = CHUNK / c->unit + 1;
+	size_t chunk = chunk_of(c), n = chunk / c->unit + 1;
 
 	w->r = r;
 	w->size = calloc(n, sizeof(*w->size));
 	w->host = calloc(n, sizeof(*w->host));
-	if (posix_memalign((void **)&w->buf, 4096, CHUNK))
+	if (posix_memalign((void **)&w->buf, 4096, chunk))
 		w->buf = NULL;
 	if (c->compress) {
 		w->deflate = blk_codec_deflate_new(c->type);
-		w->packed = malloc(CHUNK);
+		w->packed = malloc(chunk);
 	}
 	return w->size && w->host && w->buf &&
 		(!c->compress || (w->deflate && w->packed)) ? 0 : -ENOMEM;

@@ -106,6 +106,27 @@ static bool follows(const struct piece *a, const struct piece *b, uint64_t len)
 		a->shared == b->shared && (!a->has_place || a->host + len == b->host);
 }
 
+/*
+ * Clusters of data mostly follow each other: the end of those that do so from
+ * the one at @at on, whose entry is good; else the cluster behind it.
+ */
+static uint64_t end_of_row(const struct blk_img *m, const uint8_t *table,
+			   uint64_t at, uint64_t end, uint64_t entry)
+{
+	uint64_t place = entry & QCOW2_OFFSET_MASK, next = at & ~(m->cs - 1);
+	uint64_t this, bitmap;
+
+	do {
+		next += m->cs;
+		entry += m->cs;
+		place += m->cs;
+		if (next >= end || place & ~QCOW2_OFFSET_MASK)
+			break;
+		take_entry(m, table, next, &this, &bitmap);
+	} while (this == entry);
+	return next;
+}
+
 /* In one table: as far as it is of one kind and in one piece */
 static int run_of(struct blk_img *m, const uint8_t *table, uint64_t off,
 		  uint64_t len, struct piece *p, uint64_t *run,
@@ -132,6 +153,8 @@ static int run_of(struct blk_img *m, const uint8_t *table, uint64_t off,
 		else if (!follows(p, &q, at - off))
 			break;
 		next = (at & ~(unit - 1)) + unit;
+		if (q.kind == BLK_EXT_DATA && unit == m->cs)
+			next = end_of_row(m, table, at, off + len, entry);
 	}
 	*run = BLK_MIN(at, off + len) - off;
 	return 0;

@@ -67,7 +67,7 @@ static void commit_timer(struct work_struct *work)
 					     struct qcow_commit, timer);
 	struct qcow_image *img = container_of(c, struct qcow_image, commit);
 
-	queue_work(img->wq, &c->work);
+	queue_work(img->commit_wq, &c->work);
 }
 
 void qcow_commit_init(struct qcow_image *img)
@@ -130,7 +130,7 @@ void qcow_commit_dirty(struct qcow_slice *s)
 	list_add_tail(&s->dirty, &c->dirty);
 	spin_unlock(&c->lock);
 	if (atomic_inc_return(&c->nr_dirty) == 1)
-		queue_delayed_work(img->wq, &c->timer,
+		queue_delayed_work(img->commit_wq, &c->timer,
 				   READ_ONCE(img->owner->commit_interval));
 }
 
@@ -142,7 +142,7 @@ void qcow_commit_bio(struct qcow_image *img, struct bio *bio)
 	spin_lock_irqsave(&c->lock, flags);
 	bio_list_add(&c->waiters, bio);
 	spin_unlock_irqrestore(&c->lock, flags);
-	queue_work(img->wq, &c->work);
+	queue_work(img->commit_wq, &c->work);
 }
 
 bool qcow_freed_set(const struct qcow_image *img, struct qcow_freed *f, u64 e)
@@ -170,7 +170,7 @@ void qcow_commit_freed(struct qcow_image *img, struct qcow_freed *f)
 	list_add_tail(&f->node, &c->freed);
 	spin_unlock_irqrestore(&c->lock, flags);
 	/* its slice may be on its way to the disk without it */
-	queue_delayed_work(img->wq, &c->timer,
+	queue_delayed_work(img->commit_wq, &c->timer,
 			   READ_ONCE(img->owner->commit_interval));
 }
 
@@ -183,7 +183,7 @@ u64 qcow_commit_start(struct qcow_image *img, bool barrier)
 	ticket = ++c->requested;
 	c->barrier |= barrier;
 	spin_unlock_irq(&c->lock);
-	queue_work(img->wq, &c->work);
+	queue_work(img->commit_wq, &c->work);
 	return ticket;
 }
 
@@ -487,7 +487,7 @@ static void commit_end(struct qcow_image *img, struct commit_run *run, int r)
 	wake_up_all(&c->wait);
 	qcow_device_committed(dev);
 	if (!r && atomic_read(&c->nr_dirty))
-		queue_delayed_work(img->wq, &c->timer,
+		queue_delayed_work(img->commit_wq, &c->timer,
 				   READ_ONCE(dev->commit_interval));
 }
 

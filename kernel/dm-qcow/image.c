@@ -157,11 +157,14 @@ static void image_set_geometry(struct qcow_image *img)
 
 static void image_free(struct qcow_image *img)
 {
-	if (img->wq) {
-		/* a commit's timer may queue, and a load's end */
+	if (img->commit_wq) {
+		/* a commit's timer may queue */
 		qcow_commit_exit(img);
-		destroy_workqueue(img->wq);
+		destroy_workqueue(img->commit_wq);
 	}
+	/* a load's end may be queued */
+	if (img->wq)
+		destroy_workqueue(img->wq);
 	qcow_slice_cache_exit(img);
 	qcow_decomp_cache_exit(img);
 	kvfree(rcu_dereference_protected(img->l1, true));
@@ -191,8 +194,10 @@ static struct qcow_image *image_new(const struct qcow_layer *layer,
 	qcow_commit_init(img);
 	img->wq = alloc_workqueue("dm-qcow-image", WQ_MEM_RECLAIM | WQ_UNBOUND,
 				  0);
+	img->commit_wq = alloc_workqueue("dm-qcow-commit", WQ_MEM_RECLAIM |
+					 WQ_UNBOUND, 0);
 	if (qcow_slice_cache_init(img) || qcow_decomp_cache_init(img) ||
-	    !img->wq ||
+	    !img->wq || !img->commit_wq ||
 	    bioset_init(&img->bios, BIO_POOL_SIZE, 0, BIOSET_NEED_BVECS) ||
 	    qcow_inflight_init(&img->inflight)) {
 		image_free(img);

@@ -60,7 +60,9 @@ struct qcow_l1 {
  * @bios: for metadata
  * @slice_pool, @page_pool: a reserve of slices
  * @decomp: decompressed clusters
- * @wq: loads and commits; WQ_MEM_RECLAIM
+ * @wq: loads
+ * @commit_wq: commits; they may wait for I/O that waits for a load, so each of
+ *             the two has a rescuer of its own
  */
 struct qcow_image {
 	/* read by every bio */
@@ -105,6 +107,7 @@ struct qcow_image {
 	mempool_t page_pool;
 	struct qcow_decomp *decomp;
 	struct workqueue_struct *wq;
+	struct workqueue_struct *commit_wq;
 };
 
 /* Bytes of the image's device, whole clusters (the last may be cut off). */

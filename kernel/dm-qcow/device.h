@@ -186,6 +186,10 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio);
 void qcow_device_throttle(struct qcow_device *dev, struct bio *bio);
 /* Grants have come: parked bios try again. */
 void qcow_device_unpark(struct qcow_device *dev);
+/* A cluster that was taken is there again: who is parked may have it.  Any context. */
+void qcow_device_came_back(struct qcow_device *dev);
+/* The daemon has taken stock and has nothing: parked bios wait as ever. */
+void qcow_device_repark(struct qcow_device *dev);
 /* Ends or requeues parked bios as a beginning suspend demands. */
 void qcow_device_presuspend(struct qcow_device *dev, bool noflush);
 /* Suspended: waits until no bio is left in our hands. */

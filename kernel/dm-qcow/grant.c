@@ -16,6 +16,18 @@
 #include "grant.h"
 
 #define CURSOR_CLUSTERS	64
+#define CLOSED_TIME	(60 * HZ)
+
+unsigned long qcow_grants_patience(const struct qcow_grants *g)
+{
+	unsigned long now = jiffies, until;
+
+	/* pairs with the release in qcow_grants_remove() */
+	if (!smp_load_acquire(&g->closed))
+		return 0;
+	until = READ_ONCE(g->closed_until);
+	return time_before(now, until) ? until - now : 0;
+}
 
 int qcow_grants_init(struct qcow_grants *g)
 {
@@ -191,6 +203,7 @@ void qcow_grant_put(struct qcow_device *dev, u64 host, u32 nr)
 		WRITE_ONCE(g->leaked, true);
 	}
 	spin_unlock_irqrestore(&g->lock, flags);
+	qcow_device_came_back(dev);
 }
 
 int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
@@ -270,8 +283,10 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 	int cpu, z;
 	u32 nr;
 
+	if (!g->closed)
+		WRITE_ONCE(g->closed_until, jiffies + CLOSED_TIME);
 	/* those who have not seen it have their cluster when a lock is had */
-	WRITE_ONCE(g->closed, true);
+	smp_store_release(&g->closed, true);
 	mutex_lock(&img->claims.lock);
 	for_each_possible_cpu(cpu) {
 		c = per_cpu_ptr(g->cursors, cpu);

@@ -48,6 +48,7 @@ struct qcow_cursor {
  * @leaked: a cluster came back and there was no record for it
  * @closed: the daemon takes stock: what comes back is not taken again before it
  *          has said that it is done (docs/design.md, rule 34)
+ * @closed_until: jiffies: so long writes wait for that at least
  */
 struct qcow_grants {
 	spinlock_t lock;
@@ -62,6 +63,7 @@ struct qcow_grants {
 	u32 nr_spare;
 	bool leaked;
 	bool closed;
+	unsigned long closed_until;
 };
 
 /* Are there clusters that may be taken? */
@@ -69,6 +71,9 @@ static inline bool qcow_grants_any(const struct qcow_grants *g)
 {
 	return atomic64_read(&g->left) && !READ_ONCE(g->closed);
 }
+
+/* Jiffies for which writes wait at least, since the daemon takes stock; or 0. */
+unsigned long qcow_grants_patience(const struct qcow_grants *g);
 
 int qcow_grants_init(struct qcow_grants *g);
 void qcow_grants_exit(struct qcow_grants *g);
@@ -83,7 +88,7 @@ void qcow_grants_exit(struct qcow_grants *g);
 u32 qcow_grant_take(struct qcow_device *dev, u32 want, bool *zeroed, bool all,
 		    u64 *host);
 
-/* Gives clusters back whose content is unknown; any context. */
+/* Gives clusters back whose content is unknown, to who waits; any context. */
 void qcow_grant_put(struct qcow_device *dev, u64 host, u32 nr);
 
 /**

@@ -320,6 +320,7 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	const struct dm_qcow_run *runs;
 	struct sk_buff *skb;
 	unsigned int n;
+	bool opened;
 	void *hdr;
 	u64 seq;
 	int r;
@@ -351,10 +352,12 @@ static int cmd_grant(struct qcow_device *dev, struct genl_info *info)
 	    put_u64(skb, DM_QCOW_A_GRANTED,
 		    atomic64_read(&dev->grants.left)))
 		WARN_ON_ONCE(1);
-	/* nothing came, and nothing is there: who waits goes on waiting */
-	if ((qcow_grants_open(&dev->grants) &&
-	     qcow_grants_any(&dev->grants)) || n)
+	opened = qcow_grants_open(&dev->grants);
+	/* without any it is a knock, for those who wait beside what is there */
+	if (n || qcow_grants_any(&dev->grants))
 		qcow_device_unpark(dev);
+	else if (opened)
+		qcow_device_repark(dev);
 	return reply_send(info, skb, hdr);
 }
 

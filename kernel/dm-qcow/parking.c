@@ -24,6 +24,15 @@ static void park_expired(struct work_struct *work)
 	struct qcow_device *dev = container_of(to_delayed_work(work),
 					       struct qcow_device, park_timer);
 
+	unsigned long left = qcow_grants_patience(&dev->grants);
+
+	if (!READ_ONCE(dev->nr_parked))
+		return;
+	/* a daemon takes stock: that is no lack of space */
+	if (left) {
+		mod_delayed_work(dev->wq, &dev->park_timer, left);
+		return;
+	}
 	/* a cluster may have come meanwhile */
 	if (qcow_grants_any(&dev->grants)) {
 		qcow_device_unpark(dev);
@@ -31,6 +40,9 @@ static void park_expired(struct work_struct *work)
 	}
 	qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE, -ENOSPC);
 	qcow_parking_fail(dev, BLK_STS_NOSPC);
+	/* who brought one before the mode fell could not raise it */
+	if (qcow_grants_any(&dev->grants))
+		qcow_device_unpark(dev);
 }
 
 static void throttle_expired(struct work_struct *work)
@@ -112,14 +124,20 @@ void qcow_device_defer(struct qcow_device *dev, struct bio *bio)
 	spin_unlock_irqrestore(&dev->bio_lock, flags);
 }
 
+/* How long a write that finds no cluster may wait. */
+static unsigned long park_time(struct qcow_device *dev)
+{
+	return max(READ_ONCE(dev->no_space_timeout),
+		   qcow_grants_patience(&dev->grants));
+}
+
 /* May a write wait for a grant now? If not, how it ends. */
 static bool may_park(struct qcow_device *dev, struct bio *bio,
 		     blk_status_t *status)
 {
 	lockdep_assert_held(&dev->bio_lock);
 	*status = BLK_STS_NOSPC;
-	if (dev->mode != DM_QCOW_MODE_WRITE ||
-	    !READ_ONCE(dev->no_space_timeout))
+	if (dev->mode != DM_QCOW_MODE_WRITE || !park_time(dev))
 		return false;
 	if (!test_bit(QCOW_DEV_SUSPENDING, &dev->flags))
 		return true;
@@ -142,9 +160,14 @@ void qcow_device_park(struct qcow_device *dev, struct bio *bio)
 		bio_list_add(&dev->parked, bio);
 		if (!dev->nr_parked++)
 			mod_delayed_work(dev->wq, &dev->park_timer,
-					 dev->no_space_timeout);
+					 park_time(dev));
 	}
 	spin_unlock_irq(&dev->bio_lock);
+	if (!park && status == BLK_STS_NOSPC && qcow_grants_any(&dev->grants)) {
+		/* it came after the worker looked */
+		qcow_device_defer(dev, bio);
+		return;
+	}
 	if (!park) {
 		if (status == BLK_STS_NOSPC)
 			qcow_device_set_mode(dev, DM_QCOW_MODE_OUT_OF_SPACE,
@@ -169,6 +192,28 @@ void qcow_device_unpark(struct qcow_device *dev)
 	bios_take(dev, &dev->parked, &bios);
 	if (!bio_list_empty(&bios))
 		qcow_bios_resume(&bios, BLK_STS_OK);
+}
+
+void qcow_device_came_back(struct qcow_device *dev)
+{
+	unsigned long flags;
+	bool waits;
+
+	/* under the lock: whoever parks later sees the cluster */
+	spin_lock_irqsave(&dev->bio_lock, flags);
+	waits = !bio_list_empty(&dev->parked);
+	spin_unlock_irqrestore(&dev->bio_lock, flags);
+	if (waits && qcow_grants_any(&dev->grants))
+		qcow_device_unpark(dev);
+}
+
+void qcow_device_repark(struct qcow_device *dev)
+{
+	spin_lock_irq(&dev->bio_lock);
+	if (!bio_list_empty(&dev->parked))
+		mod_delayed_work(dev->wq, &dev->park_timer,
+				 READ_ONCE(dev->no_space_timeout));
+	spin_unlock_irq(&dev->bio_lock);
 }
 
 void qcow_device_throttle(struct qcow_device *dev, struct bio *bio)

@@ -27,6 +27,8 @@
 #define SESSION_TRIES	40	/* a killed daemon's socket closes late */
 #define SESSION_NS	50000000L
 #define COMMIT_MS	30000
+/* with the grants taken writes wait, for 60 seconds if need be */
+#define CLOSED_MS	15000
 #define COMMIT_POLL_MS	50
 
 /* A device without a live table was never used: its maker died. */
@@ -113,11 +115,11 @@ static int resume(struct blk_attachment *a, struct blk_error *e)
  */
 
 /* Everything that was written before now is on disk when this returns 0. */
-static int barrier(struct blk_attachment *a, bool suspended)
+static int barrier(struct blk_attachment *a, bool suspended, unsigned int ms)
 {
 	struct pollfd p = { .fd = blk_genl_fd(a->feeder.events),
 			    .events = POLLIN };
-	uint64_t until = blk_now_ns() + COMMIT_MS * 1000000ULL;
+	uint64_t until = blk_now_ns() + ms * 1000000ULL;
 	struct blk_kdev k;
 	int ret;
 
@@ -148,13 +150,13 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 	int ret;
 
 	/* what is dirty now need not be waited for without grants */
-	ret = barrier(a, suspended);
+	ret = barrier(a, suspended, COMMIT_MS);
 	blk_stop_point("adopt-barrier");
 	if (!ret)
 		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
 	blk_stop_point("adopt-grants-taken");
 	if (!ret)
-		ret = barrier(a, suspended);
+		ret = barrier(a, suspended, CLOSED_MS);
 	blk_stop_point("adopt-second-barrier");
 	if (!ret)
 		ret = blk_run_list_take(a, DM_QCOW_TAKE_GRANTS, &l, NULL);
@@ -173,8 +175,6 @@ static void take_stock(struct blk_attachment *a, bool suspended)
 		atomic_store(&a->keep_mark, true);
 	else
 		blk_scan_begin(a, NULL);
-	/* from here on clusters that come back may be taken again */
-	blk_grant_give(a, NULL, 0, 0, NULL, NULL);
 }
 
 static void serve(struct blk_attachment *a, bool suspended)
@@ -191,6 +191,8 @@ static void serve(struct blk_attachment *a, bool suspended)
 	take_stock(a, suspended);
 	if (!blk_genl_get(a->genl, a->dev, a->session, &k, NULL))
 		blk_grant_fill(a, &k);
+	/* if there was nothing to give: clusters that come back may be taken */
+	blk_grant_give(a, NULL, 0, 0, NULL, NULL);
 }
 
 static int adopt(struct blk_attachment *a, char **label, struct blk_error *e)

@@ -66,17 +66,14 @@ void qcow_grants_exit(struct qcow_grants *g)
 	free_percpu(g->cursors);
 }
 
-/* g->lock is held.  Rings the daemon once, as qcow_grant_take() does for all. */
-static void zeroed_sub(struct qcow_device *dev, u64 nr)
+/* Clusters are taken: rings the daemon, once, when too few are left. */
+static void count_down(struct qcow_device *dev, atomic64_t *left, u64 *low,
+		       u32 nr)
 {
-	struct qcow_grants *g = &dev->grants;
+	u64 at = READ_ONCE(*low);
 
-	lockdep_assert_held(&g->lock);
-	WRITE_ONCE(g->zeroed, g->zeroed - nr);
-	if (g->zeroed >= g->zeroed_low)
-		return;
-	g->zeroed_low = 0;
-	qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
+	if (atomic64_sub_return(nr, left) < at && cmpxchg(low, at, 0) == at)
+		qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
 }
 
 /* Both locks are held.  An emptied record is kept as a spare or freed. */
@@ -96,8 +93,6 @@ static void cursor_refill(struct qcow_device *dev, struct qcow_cursor *c,
 	c->run[z].nr = nr;
 	run->host += (u64)nr << dev->cluster_bits;
 	run->nr -= nr;
-	if (z)
-		zeroed_sub(dev, nr);
 	if (run->nr)
 		return;
 	list_del(&run->node);
@@ -158,7 +153,6 @@ u32 qcow_grant_take(struct qcow_device *dev, u32 want, bool *zeroed, bool all,
 		    u64 *host)
 {
 	struct qcow_grants *g = &dev->grants;
-	u64 low;
 	u32 nr;
 	int cpu;
 
@@ -174,10 +168,9 @@ u32 qcow_grant_take(struct qcow_device *dev, u32 want, bool *zeroed, bool all,
 	if (!nr)
 		return 0;
 	atomic64_add(nr, &g->consumed);
-	low = READ_ONCE(g->low);
-	if (atomic64_sub_return(nr, &g->left) < low &&
-	    cmpxchg(&g->low, low, 0) == low)
-		qcow_device_event(dev, DM_QCOW_EV_GRANT_LOW);
+	if (*zeroed)
+		count_down(dev, &g->zeroed, &g->zeroed_low, nr);
+	count_down(dev, &g->left, &g->low, nr);
 	return nr;
 }
 
@@ -236,9 +229,9 @@ int qcow_grants_add(struct qcow_device *dev, const struct dm_qcow_run *runs,
 	list_splice_tail(&lists0, &g->runs[0]);
 	list_splice_tail(&lists1, &g->runs[1]);
 	WRITE_ONCE(g->low, atomic64_add_return(total, &g->left) / 2);
-	WRITE_ONCE(g->zeroed, g->zeroed + zeroed);
 	if (zeroed)
-		g->zeroed_low = g->zeroed / 2;
+		WRITE_ONCE(g->zeroed_low,
+			   atomic64_add_return(zeroed, &g->zeroed) / 2);
 	spin_unlock_irq(&g->lock);
 	return 0;
 fail:
@@ -259,6 +252,8 @@ static void run_emit(struct qcow_device *dev, struct dm_qcow_run *out,
 	out->flags = z ? DM_QCOW_RUN_ZEROED : 0;
 	out->reserved = 0;
 	atomic64_sub(nr, &dev->grants.left);
+	if (z)
+		atomic64_sub(nr, &dev->grants.zeroed);
 	qcow_unclaim_range(&img->claims, QCOW_CLAIM_DATA,
 			   host >> dev->cluster_bits, nr);
 }
@@ -301,12 +296,8 @@ unsigned int qcow_grants_remove(struct qcow_device *dev,
 			spin_lock_irq(&g->lock);
 			run = list_first_entry_or_null(&g->runs[z],
 						       struct qcow_run, node);
-			if (run) {
+			if (run)
 				list_del(&run->node);
-				if (z)
-					WRITE_ONCE(g->zeroed,
-						   g->zeroed - run->nr);
-			}
 			spin_unlock_irq(&g->lock);
 			if (!run)
 				break;

@@ -35,11 +35,10 @@ struct qcow_cursor {
 
 /**
  * struct qcow_grants - the grants of one device
- * @lock: irq-safe; guards @runs, @zeroed, @spare, @nr_spare; taken after
- *        cursor.lock
+ * @lock: irq-safe; guards @runs, @spare, @nr_spare; taken after cursor.lock
  * @runs: [1] reads as zeroes, [0] does not
  * @left: clusters in @runs and in all cursors
- * @zeroed: clusters in @runs[1]
+ * @zeroed: those of them that read as zeroes
  * @low: ring the daemon when @left falls below; reset by each grant
  * @zeroed_low: the same for @zeroed
  * @consumed: clusters taken since the device was made
@@ -54,8 +53,8 @@ struct qcow_grants {
 	spinlock_t lock;
 	struct list_head runs[2];
 	atomic64_t left;
+	atomic64_t zeroed;
 	atomic64_t consumed;
-	u64 zeroed;
 	u64 low;
 	u64 zeroed_low;
 	struct qcow_cursor __percpu *cursors;

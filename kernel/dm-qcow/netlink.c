@@ -107,7 +107,8 @@ static int put_state(struct sk_buff *skb, struct qcow_device *dev,
 		    atomic64_read(&dev->grants.left)) ||
 	    put_u64(skb, DM_QCOW_A_CONSUMED,
 		    atomic64_read(&dev->grants.consumed)) ||
-	    put_u64(skb, DM_QCOW_A_ZEROED, READ_ONCE(dev->grants.zeroed)) ||
+	    put_u64(skb, DM_QCOW_A_ZEROED,
+		    atomic64_read(&dev->grants.zeroed)) ||
 	    put_u64(skb, DM_QCOW_A_FREED, READ_ONCE(dev->nr_freed)) ||
 	    put_u64(skb, DM_QCOW_A_PARKED, READ_ONCE(dev->nr_parked)) ||
 	    put_u64(skb, DM_QCOW_A_SEQ, dev->seq) ||

@@ -65,8 +65,7 @@
  *       DM_QCOW_A_GENERATION: u64
  *       DM_QCOW_A_CLUSTER_BITS: u32
  *       DM_QCOW_A_GRANTED: u64 clusters still to be handed out
- *       DM_QCOW_A_ZEROED: u64 of these, those that read as zeroes; less what a
- *                         CPU has set aside
+ *       DM_QCOW_A_ZEROED: u64 of these, those that read as zeroes
  *       DM_QCOW_A_CONSUMED: u64 clusters handed out since the table was loaded
  *       DM_QCOW_A_FREED: u64 runs in the freed queue
  *       DM_QCOW_A_PARKED: u64 bios that wait for a grant

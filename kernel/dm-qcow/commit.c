@@ -481,7 +481,7 @@ static void commit_end(struct qcow_image *img, struct commit_run *run, int r)
 	qcow_bios_end(&run->waiters, errno_to_blk_status(r));
 	if (!r && !list_empty(&run->freed)) {
 		qcow_inflight_barrier(&img->inflight);
-		qcow_device_freed(dev, &run->freed);
+		qcow_device_freed(dev, img, &run->freed);
 	}
 	smp_store_release(&c->done, run->ticket);
 	wake_up_all(&c->wait);

@@ -312,7 +312,29 @@ void qcow_device_committed(struct qcow_device *dev)
 	mutex_unlock(&dev->lock);
 }
 
-void qcow_device_freed(struct qcow_device *dev, struct list_head *freed)
+/* The clusters are nobody's now: they may be granted again. */
+static void freed_unclaim(struct qcow_image *img, const struct qcow_freed *f)
+{
+	struct qcow_claims *c = &img->claims;
+	u64 first = f->offset >> img->cluster_bits;
+
+	if (f->flags & QCOW_FREED_SHARED)
+		return;
+	mutex_lock(&c->lock);
+	qcow_unclaim_range(c, f->flags & DM_QCOW_RUN_METADATA ?
+			   QCOW_CLAIM_KERNEL : QCOW_CLAIM_DATA,
+			   first, f->length >> img->cluster_bits);
+	/* a snapshot may have it: then it is the daemon's metadata */
+	if (f->flags & DM_QCOW_RUN_METADATA) {
+		qcow_claim_set(c, QCOW_CLAIM_DAEMON, first);
+		if (c->anew)
+			qcow_claim_set(c, QCOW_CLAIM_ANEW, first);
+	}
+	mutex_unlock(&c->lock);
+}
+
+void qcow_device_freed(struct qcow_device *dev, struct qcow_image *img,
+		       struct list_head *freed)
 {
 	struct qcow_freed *f, *next;
 
@@ -326,30 +348,13 @@ void qcow_device_freed(struct qcow_device *dev, struct list_head *freed)
 		}
 		spin_unlock_irq(&dev->freed_lock);
 		if (f) {
+			/* a scan finds it: then it may be granted again */
+			freed_unclaim(img, f);
 			set_bit(QCOW_DEV_LEAKED, &dev->flags);
 			kfree(f);
 		}
 	}
 	qcow_device_event(dev, DM_QCOW_EV_FREED);
-}
-
-/* The clusters are nobody's now: they may be granted again. */
-static void freed_unclaim(struct qcow_device *dev, const struct qcow_freed *f)
-{
-	struct qcow_claims *c = &qcow_device_image(dev)->claims;
-
-	if (f->flags & QCOW_FREED_SHARED)
-		return;
-	mutex_lock(&c->lock);
-	qcow_unclaim_range(c, f->flags & DM_QCOW_RUN_METADATA ?
-			   QCOW_CLAIM_KERNEL : QCOW_CLAIM_DATA,
-			   f->offset >> dev->cluster_bits,
-			   f->length >> dev->cluster_bits);
-	/* a snapshot may have it: then it is the daemon's metadata */
-	if (f->flags & DM_QCOW_RUN_METADATA)
-		qcow_claim_set(c, QCOW_CLAIM_DAEMON,
-			       f->offset >> dev->cluster_bits);
-	mutex_unlock(&c->lock);
 }
 
 unsigned int qcow_device_take_freed(struct qcow_device *dev,
@@ -370,7 +375,7 @@ unsigned int qcow_device_take_freed(struct qcow_device *dev,
 		spin_unlock_irq(&dev->freed_lock);
 		if (!f)
 			break;
-		freed_unclaim(dev, f);
+		freed_unclaim(qcow_device_image(dev), f);
 		runs[n].offset = f->offset;
 		runs[n].length = f->length;
 		runs[n].flags = f->flags & ~QCOW_FREED_SHARED;

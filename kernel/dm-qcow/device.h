@@ -167,7 +167,8 @@ void qcow_device_event(struct qcow_device *dev, u32 events);
 void qcow_device_committed(struct qcow_device *dev);
 
 /* Replaced clusters that nothing refers to any more; takes the records. */
-void qcow_device_freed(struct qcow_device *dev, struct list_head *freed);
+void qcow_device_freed(struct qcow_device *dev, struct qcow_image *img,
+		       struct list_head *freed);
 /* For the daemon: at most @max runs leave the kernel. */
 unsigned int qcow_device_take_freed(struct qcow_device *dev,
 				    struct dm_qcow_run *runs, unsigned int max);

@@ -284,9 +284,10 @@ static int do_get(char *args, struct blk_error *e)
 	(void)args;
 	if (ret)
 		return ret;
-	printf("name=%s mode=%d state=%#x error=%u granted=%llu consumed=%llu freed=%llu parked=%llu seq=%llu label=%s\n",
+	printf("name=%s mode=%d state=%#x error=%u granted=%llu zeroed=%llu consumed=%llu freed=%llu parked=%llu seq=%llu label=%s\n",
 	       k.name, k.mode, k.state, k.error,
-	       (unsigned long long)k.granted, (unsigned long long)k.consumed,
+	       (unsigned long long)k.granted, (unsigned long long)k.zeroed,
+	       (unsigned long long)k.consumed,
 	       (unsigned long long)k.freed, (unsigned long long)k.parked,
 	       (unsigned long long)k.seq, k.label);
 	return 0;

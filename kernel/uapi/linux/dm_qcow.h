@@ -23,7 +23,9 @@
  *   feature                      default  meaning
  *   no_space_timeout <seconds>   60       how long writes wait for a grant
  *                                         before they fail with ENOSPC;
- *                                         0 = fail at once, at most 86400
+ *                                         0 = fail at once, at most 86400;
+ *                                         60 at least while a daemon that
+ *                                         has taken the grants may give more
  *   commit_interval <ms>         1000     how long a changed mapping may stay
  *                                         in memory without a flush;
  *                                         10..600000

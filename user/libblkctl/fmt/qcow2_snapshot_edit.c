@@ -6,49 +6,16 @@
  * Owns the new tables of a change.  Must not write to tables that the image
  * refers to: see fmt/qcow2_shadow.c.  Locking: the public functions take
  * q->lock.
- *
- * An L2 table is referred to by L1 entries, each of which counts once for the
- * table and once for everything that the table refers to.  COPIED is set in the
- * active tables where a refcount is 1; a table in which that changes is written
- * to a new place.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#include "fmt/qcow2_shadow_int.h"
-#include "qcow2/snapshot.h"
+#include "fmt/qcow2_snapshot_int.h"
 
 #define MAX_NAME	255U
 #define EXTRA_BYTES	24U
-
-/**
- * struct snap_edit - one change
- * @table, @table_len: the snapshot table, @at: an entry of it
- * @l1: the active L1, in the end the new one, @l1_n entries
- * @other: the L1 of the snapshot, @other_n entries
- * @l2: an L2 table in memory; @changed: differs from the disk
- * @gap_lo, @gap_hi: bytes that were found to be no metadata
- */
-struct snap_edit {
-	struct blk_qcow2 *q;
-	struct blk_error *e;
-	struct blk_shadow s;
-	uint8_t *table;
-	uint64_t table_len;
-	uint64_t old_len;
-	uint64_t at, at_len;
-	struct blk_snap found;
-	uint64_t *l1;
-	uint64_t l1_n;
-	uint64_t *other;
-	uint64_t other_n;
-	uint8_t *l2;
-	bool changed;
-	uint64_t file_size;
-	uint64_t gap_lo, gap_hi;
-};
 
 static int failed(struct snap_edit *x, int ret, const char *what)
 {
@@ -68,231 +35,6 @@ static int failed(struct snap_edit *x, int ret, const char *what)
 		      "the refcounts of '%s' have %u bits and cannot count one more reference",
 		      q->f->path, 1U << q->h.refcount_order);
 	blk_error_hint(x->e, "delete a snapshot, or make them wider: amend -o refcount_bits=64");
-	return ret;
-}
-
-static bool hits_metadata(struct snap_edit *x, uint64_t off, uint64_t end)
-{
-	const struct blk_meta_run *m;
-
-	if (off >= x->gap_lo && end <= x->gap_hi)
-		return false;
-	m = blk_meta_find(&x->q->meta, off);
-	if (m && m->off < end)
-		return true;
-	x->gap_lo = off;
-	x->gap_hi = m ? m->off : UINT64_MAX;
-	return false;
-}
-
-/* Does the entry refer to clusters?  1: [*c, *end); -EUCLEAN: damaged */
-static int clusters_of(struct snap_edit *x, const uint8_t *p, uint64_t *c,
-		       uint64_t *end)
-{
-	struct blk_qcow2 *q = x->q;
-	uint64_t entry = blk_get_be64(p), off = entry & QCOW2_OFFSET_MASK;
-	uint32_t bits = q->h.cluster_bits;
-	uint64_t len = q->cs;
-
-	if (qcow2_l2_check(entry, bits, x->file_size, q->h.version) ||
-	    (blk_q_has_extl2(q) &&
-	     qcow2_extl2_check(entry, blk_get_be64(p + 8), !!off)))
-		return -EUCLEAN;
-	if (entry & QCOW2_L2_COMPRESSED) {
-		off = qcow2_compressed_offset(entry, bits);
-		len = qcow2_compressed_length(entry, bits);
-		if (len > x->file_size - off)
-			return -EUCLEAN;
-	} else if (!off) {
-		return 0;
-	}
-	*c = off >> bits;
-	*end = ((off + len - 1) >> bits) + 1;
-	return hits_metadata(x, *c << bits, *end << bits) ? -EUCLEAN : 1;
-}
-
-static int load_l2(struct snap_edit *x, uint64_t off)
-{
-	x->changed = false;
-	return blk_file_read(x->q->f, x->l2, x->q->cs, off);
-}
-
-static void set_copied(struct snap_edit *x, uint8_t *p, bool on)
-{
-	uint64_t entry = blk_get_be64(p);
-	uint64_t want = on ? entry | QCOW2_ENTRY_COPIED :
-		entry & ~QCOW2_ENTRY_COPIED;
-
-	if (entry & QCOW2_L2_COMPRESSED || entry == want)
-		return;
-	blk_put_be64(p, want);
-	x->changed = true;
-}
-
-/*
- * How many of @n entries are clusters of data in the file, one after the other,
- * as most are?  0: look at the first one yourself.
- */
-static uint64_t row_of(const struct snap_edit *x, const uint8_t *p, uint64_t n)
-{
-	uint64_t entry = blk_get_be64(p), off = entry & QCOW2_OFFSET_MASK;
-	uint64_t cs = x->q->cs, k = 1;
-
-	if (!off || off & (cs - 1) || off >= x->file_size ||
-	    entry & ~(QCOW2_OFFSET_MASK | QCOW2_ENTRY_COPIED))
-		return 0;
-	n = BLK_MIN(n, (x->file_size - off) / cs);
-	while (k < n && blk_get_be64(p + k * 8) == entry + k * cs)
-		k++;
-	return BLK_MIN(k, n);
-}
-
-static int count_row(struct snap_edit *x, uint8_t *p, uint64_t n, int by)
-{
-	uint64_t entry = blk_get_be64(p), off = entry & QCOW2_OFFSET_MASK;
-
-	if (hits_metadata(x, off, off + n * x->q->cs))
-		return -EUCLEAN;
-	for (uint64_t i = 0; i < n && entry & QCOW2_ENTRY_COPIED; i++)
-		set_copied(x, p + i * 8, false);
-	return blk_shadow_add(&x->s, off >> x->q->h.cluster_bits, n, by);
-}
-
-/* One more or one less reference of everything in the table, without COPIED */
-static int count_table(struct snap_edit *x, int by)
-{
-	struct blk_qcow2 *q = x->q;
-	uint32_t step = blk_q_has_extl2(q) ? 16 : 8;
-
-	for (uint64_t i = 0; i < q->cs; i += step) {
-		uint8_t *p = x->l2 + i;
-		uint64_t c = 0, end = 0;
-		uint64_t row = step == 8 ? row_of(x, p, (q->cs - i) / 8) : 0;
-		int ret;
-
-		if (!blk_get_be64(p) && (step == 8 || !blk_get_be64(p + 8)))
-			continue;
-		if (row) {
-			ret = count_row(x, p, row, by);
-			i += (row - 1) * 8;
-		} else {
-			ret = clusters_of(x, p, &c, &end);
-			if (ret > 0)
-				ret = blk_shadow_add(&x->s, c, end - c, by);
-			if (!ret)
-				set_copied(x, p, false);
-		}
-		if (ret < 0)
-			return ret;
-	}
-	return 0;
-}
-
-/* COPIED where the refcount is 1 */
-static int recompute_copied(struct snap_edit *x)
-{
-	struct blk_qcow2 *q = x->q;
-	uint32_t step = blk_q_has_extl2(q) ? 16 : 8;
-
-	for (uint64_t i = 0; i < q->cs; i += step) {
-		uint8_t *p = x->l2 + i;
-		uint64_t c, end, rc;
-		int ret;
-
-		if (!blk_get_be64(p) && (step == 8 || !blk_get_be64(p + 8)))
-			continue;
-		ret = clusters_of(x, p, &c, &end);
-		if (ret > 0 && !(blk_get_be64(p) & QCOW2_L2_COMPRESSED)) {
-			ret = blk_shadow_get(&x->s, c, &rc);
-			if (!ret)
-				set_copied(x, p, rc == 1);
-		}
-		if (ret < 0)
-			return ret;
-	}
-	return 0;
-}
-
-/* The table in memory, at a new place of its own */
-static int put_l2(struct snap_edit *x, uint64_t *off)
-{
-	int ret = blk_shadow_take(&x->s, off);
-
-	return ret ? ret : blk_file_write(x->q->f, x->l2, x->q->cs, *off);
-}
-
-static uint64_t cluster(const struct snap_edit *x, uint64_t off)
-{
-	return off >> x->q->h.cluster_bits;
-}
-
-/* The active table becomes the snapshot's, too. */
-static int share_table(struct snap_edit *x, uint64_t *entry)
-{
-	uint64_t off = *entry & QCOW2_OFFSET_MASK, to = off;
-	int ret = load_l2(x, off);
-
-	if (!ret)
-		ret = count_table(x, 1);
-	if (!ret && x->changed) {
-		ret = put_l2(x, &to);
-		if (!ret)
-			ret = blk_shadow_add(&x->s, cluster(x, off), 1, -1);
-	}
-	if (!ret)
-		ret = blk_shadow_add(&x->s, cluster(x, to), 1, 1);
-	*entry = to;
-	return ret;
-}
-
-/* The snapshot's table becomes the active one, too. */
-static int adopt_table(struct snap_edit *x, uint64_t off, uint64_t *entry)
-{
-	int ret = load_l2(x, off);
-
-	*entry = off;
-	if (!ret)
-		ret = count_table(x, 1);
-	if (ret < 0)
-		return ret;
-	if (!x->changed)
-		return blk_shadow_add(&x->s, cluster(x, off), 1, 1);
-	ret = put_l2(x, entry);
-	*entry |= QCOW2_ENTRY_COPIED;
-	return ret;
-}
-
-static int drop_table(struct snap_edit *x, uint64_t off)
-{
-	int ret = load_l2(x, off);
-
-	if (!ret)
-		ret = count_table(x, -1);
-	return ret ? ret : blk_shadow_add(&x->s, cluster(x, off), 1, -1);
-}
-
-/* Where nobody shares the table any more, its COPIED bits may be set. */
-static int refresh_table(struct snap_edit *x, uint64_t *entry)
-{
-	uint64_t off = *entry & QCOW2_OFFSET_MASK, to = off, rc;
-	int ret = blk_shadow_get(&x->s, cluster(x, off), &rc);
-
-	if (!ret && !rc)
-		ret = -EUCLEAN;
-	if (ret < 0)
-		return ret;
-	*entry = off;
-	if (rc > 1)
-		return 0;
-	ret = load_l2(x, off);
-	if (!ret)
-		ret = recompute_copied(x);
-	if (!ret && x->changed) {
-		ret = put_l2(x, &to);
-		if (!ret)
-			ret = blk_shadow_add(&x->s, cluster(x, off), 1, -1);
-	}
-	*entry = to | QCOW2_ENTRY_COPIED;
 	return ret;
 }
 
@@ -526,7 +268,7 @@ static int count_owned(struct snap_edit *x, uint64_t most, uint64_t *n)
 
 		if (!off)
 			continue;
-		ret = blk_refcount_read(x->q, cluster(x, off), &rc);
+		ret = blk_refcount_read(x->q, snap_cluster(x, off), &rc);
 		if (ret < 0)
 			return ret;
 		*n += rc <= most;
@@ -583,7 +325,7 @@ static int create(struct snap_edit *x, const char *name, uint64_t id)
 		ret = blk_shadow_begin(&x->s, q, 2 * l1 + table, own);
 	for (uint64_t i = 0; i < x->l1_n && !ret; i++)
 		if (x->l1[i] & QCOW2_OFFSET_MASK)
-			ret = share_table(x, &x->l1[i]);
+			ret = blk_snap_l2_share(x, &x->l1[i]);
 	off = x->s.area;
 	if (!ret)
 		ret = put_l1(x, off);
@@ -652,13 +394,13 @@ static int delete(struct snap_edit *x)
 				       in_clusters(x, x->table_len), own);
 	for (uint64_t i = 0; i < x->other_n && !ret; i++)
 		if (x->other[i] & QCOW2_OFFSET_MASK)
-			ret = drop_table(x, x->other[i] & QCOW2_OFFSET_MASK);
+			ret = blk_snap_l2_drop(x, x->other[i] & QCOW2_OFFSET_MASK);
 	if (!ret)
 		ret = blk_shadow_drop(&x->s, x->found.l1_offset,
 				      x->other_n * 8);
 	for (uint64_t i = 0; i < x->l1_n && !ret; i++)
 		if (x->l1[i] & QCOW2_OFFSET_MASK)
-			ret = refresh_table(x, &x->l1[i]);
+			ret = blk_snap_l2_refresh(x, &x->l1[i]);
 	if (!ret)
 		ret = put_l1(x, x->s.area);
 	if (!ret)
@@ -706,13 +448,13 @@ static int switch_tables(struct snap_edit *x, uint64_t *fresh)
 
 		fresh[i] = off;
 		if (off && !is_same(x, i))
-			ret = adopt_table(x, off, &fresh[i]);
+			ret = blk_snap_l2_adopt(x, off, &fresh[i]);
 	}
 	for (uint64_t i = 0; i < x->l1_n && !ret; i++) {
 		uint64_t off = x->l1[i] & QCOW2_OFFSET_MASK;
 
 		if (off && !is_same(x, i))
-			ret = drop_table(x, off);
+			ret = blk_snap_l2_drop(x, off);
 	}
 	return ret;
 }

@@ -69,7 +69,7 @@ exec 7>in
 echo 'write -P 5 3M 64k' >&7
 echo flush >&7
 for ((i = 0; i < 100; i++)); do
-	[[ $(qemu-img info -U --output json broken.qcow2) != *in-use* ]] || break
+	[[ $(qemu-img info -U --output json broken.qcow2 2>/dev/null) != *in-use* ]] || break
 	sleep 0.1
 done
 kill -9 %1

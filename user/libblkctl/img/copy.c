@@ -19,7 +19,8 @@
 #include "img/copy_int.h"
 #include "img/img_int.h"
 
-#define CHUNK		(2U << 20)
+#define CHUNK		(512U << 10)
+#define CHUNK_SPARSE	(2U << 20)	/* where zeroes are looked for in long runs */
 #define CHUNK_PACKED	(128U << 10)	/* each thread has two buffers of it */
 #define OVER_MAX	(256U << 20)	/* zeroes at a time, under the lock */
 #define THREADS_MAX	16U
@@ -60,7 +61,10 @@ struct worker {
 /* Whole clusters */
 static uint64_t chunk_of(const struct blk_copy *c)
 {
-	return c->compress ? BLK_MAX(CHUNK_PACKED, c->unit) : CHUNK;
+	uint64_t least = c->sparse > CHUNK ? CHUNK_SPARSE :
+		c->compress ? CHUNK_PACKED : CHUNK;
+
+	return BLK_MAX(least, c->unit);
 }
 
 /*

@@ -43,6 +43,8 @@ static int inflate_cluster(struct blk_img *m, uint64_t off, void *out,
 	if (rc)
 		return img_io_error(m->file, rc, "read", e);
 	rc = blk_codec_inflate(m->h.compression_type, in, len, out, m->cs);
+	if (rc == -ENOMEM)
+		return img_no_memory(e);
 	return rc ? no_sense(m, off, e) : 0;
 }
 

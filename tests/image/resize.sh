@@ -35,7 +35,7 @@ for opts in "" "-o cluster_size=512" "-o extended_l2=on" "-o compat=0.10" \
 	make "$opts"
 	t "grow: $opts" step "$opts" 64M
 	t "shrink: $opts" step "$opts" 5M --shrink
-	t "by some: $opts" step "$opts" +1G
+	t "by some: $opts" step "$opts" +150M
 	t "whole sectors: $opts" step "$opts" 20000256 --shrink
 	t "less some: $opts" step "$opts" -1M --shrink
 done
@@ -100,6 +100,14 @@ is "$(sha l.qcow2)" "$sum" "changes nothing"
 is "$(json resize a.qcow2 32M | jq -c .)" \
 	'{"filename":"a.qcow2","virtual-size":33554432}' "--json"
 t "image-opts" img resize -q --image-opts driver=qcow2,file.filename=a.qcow2 33M
+sum=$(sha a.qcow2)
+fails_with 1 "a driver that is not here" img resize -q --image-opts \
+	driver=vmdk,file.filename=a.qcow2 1G
+fails_with 1 "an option that is not known" img resize -q --image-opts \
+	driver=qcow2,file.filename=a.qcow2,foo=1 1G
+fails_with 1 "two formats" img resize -q -f raw --image-opts \
+	driver=qcow2,file.filename=a.qcow2 1G
+is "$(sha a.qcow2)" "$sum" "nothing has changed"
 
 mkfifo hold
 qemu-io -f qcow2 a.qcow2 <hold >/dev/null &

@@ -51,28 +51,6 @@ static int open_file(struct meta *m, const char *path, const char *format,
 	return ret;
 }
 
-/* "driver=qcow2,file.filename=PATH" */
-static int open_options(struct meta *m, const char *text, struct blk_error *e)
-{
-	json_auto_t *o = json_object();
-	const char *path, *driver;
-	int ret = image_keyval(text, NULL, o, e);
-
-	if (ret < 0)
-		return ret;
-	path = image_key_str(o, "file.filename");
-	driver = image_key_str(o, "driver");
-	if (!path)
-		path = image_key_str(o, "filename");
-	if (!path)
-		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
-				     "'%s' names no file: file.filename=FILE",
-				     text);
-	if (driver && strcmp(driver, "qcow2"))
-		driver = "raw";
-	return open_file(m, path, driver, e);
-}
-
 static void close_all(struct meta *m)
 {
 	blk_qcow2_close(m->q);
@@ -84,9 +62,13 @@ static void close_all(struct meta *m)
 static int open_image(const struct image_run *r, const char *name,
 		      struct meta *m, struct blk_error *e)
 {
-	int ret = r->common->image_opts ? open_options(m, name, e) :
-		open_file(m, name, r->common->format, e);
+	const char *format = r->common->format;
+	char *path blk_auto_free = NULL;
+	int ret = blk_img_name_file(name, r->common->image_opts, &format,
+				    &path, e);
 
+	if (!ret)
+		ret = open_file(m, path, format, e);
 	if (ret < 0)
 		close_all(m);
 	return ret;

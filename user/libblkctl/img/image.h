@@ -61,6 +61,16 @@ int blk_img_open(const char *name, bool image_opts, const char *format,
  */
 int blk_img_close(struct blk_img *m, struct blk_error *e);
 
+/**
+ * blk_img_name_file - the file that a name of blk_img_open() stands for
+ * @format: in: what the user says besides, or NULL; out: "qcow2", "raw", NULL:
+ *          by its magic
+ * @path: malloc'ed
+ * Nothing is opened.
+ */
+int blk_img_name_file(const char *name, bool image_opts, const char **format,
+		      char **path, struct blk_error *e);
+
 /*
  * From now on the disk is that of an internal snapshot, by id or name.  For
  * images that are only read, before anything else is done to them.

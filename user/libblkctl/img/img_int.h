@@ -80,8 +80,9 @@ struct img_node {
 	bool no_backing;
 };
 
-int img_name_parse(const char *name, bool image_opts, struct img_node *out,
-		   struct blk_error *e);
+/* @format: what the user says besides, or NULL */
+int img_name_parse(const char *name, bool image_opts, const char *format,
+		   struct img_node *out, struct blk_error *e);
 /* Of nested options: "file": {...} */
 int img_node_parse(const json_t *o, struct img_node *out, struct blk_error *e);
 /* A name in the header of @m: beside it; malloc'ed */

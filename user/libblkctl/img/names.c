@@ -172,8 +172,8 @@ int img_node_parse(const json_t *o, struct img_node *out, struct blk_error *e)
 	return take_file(o, out, e);
 }
 
-int img_name_parse(const char *name, bool image_opts, struct img_node *out,
-		   struct blk_error *e)
+static int parse_name(const char *name, bool image_opts, struct img_node *out,
+		      struct blk_error *e)
 {
 	int rc;
 
@@ -187,6 +187,44 @@ int img_name_parse(const char *name, bool image_opts, struct img_node *out,
 	else
 		return 0;
 	return rc ? rc : img_node_parse(out->json, out, e);
+}
+
+/* -f and a driver that differ: which of them is meant? */
+static int agree(const char *name, struct img_node *n, const char *format,
+		 struct blk_error *e)
+{
+	if (format && n->format && strcmp(format, n->format))
+		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+				     "'%.160s' has a driver, and -f says another",
+				     name);
+	if (!n->format)
+		n->format = format;
+	return 0;
+}
+
+int img_name_parse(const char *name, bool image_opts, const char *format,
+		   struct img_node *out, struct blk_error *e)
+{
+	int rc = parse_name(name, image_opts, out, e);
+
+	return rc ? rc : agree(name, out, format, e);
+}
+
+int blk_img_name_file(const char *name, bool image_opts, const char **format,
+		      char **path, struct blk_error *e)
+{
+	struct img_node n;
+	int rc = img_name_parse(name, image_opts, *format, &n, e);
+
+	*path = NULL;
+	if (!rc) {
+		*format = !n.format ? NULL :
+			!strcmp(n.format, "qcow2") ? "qcow2" : "raw";
+		*path = strdup(n.filename);
+		rc = *path ? 0 : img_no_memory(e);
+	}
+	json_decref(n.json);
+	return rc;
 }
 
 int img_name_resolve(const struct blk_img *m, const char *name, char **out,

@@ -232,7 +232,7 @@ static int open_backing(struct opener *o, struct blk_img *m,
 		return 0;
 	rc = img_name_resolve(m, name, &path, e);
 	if (!rc)
-		rc = img_name_parse(path, false, &below, e);
+		rc = img_name_parse(path, false, NULL, &below, e);
 	if (!rc && !below.json) {
 		below.format = blk_qcow2_backing_format(m->q);
 		rc = check_format(m, below.format, e);
@@ -285,15 +285,9 @@ int blk_img_open(const char *name, bool image_opts, const char *format,
 {
 	struct opener o = { .flags = flags, .secrets = secrets };
 	struct img_node n;
-	int rc = img_name_parse(name, image_opts, &n, e);
+	int rc = img_name_parse(name, image_opts, format, &n, e);
 
 	*out = NULL;
-	if (!rc && format && n.format && strcmp(format, n.format))
-		rc = blk_error_set(e, BLK_ERR_USAGE, EINVAL,
-				   "'%.160s' has a driver, and -f says another",
-				   name);
-	if (!n.format)
-		n.format = format;
 	if (!rc)
 		rc = open_node(&o, &n, flags, out, e);
 	json_decref(n.json);

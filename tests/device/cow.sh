@@ -7,6 +7,7 @@
 # requires: qemu-img qemu-io
 # timeout: 240
 # vm: --smp 2
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/features.sh"
 

@@ -6,6 +6,7 @@
 #
 # requires: qemu-img qemu-io blkdiscard python3
 # timeout: 240
+# once: 6.12
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/features.sh"
 

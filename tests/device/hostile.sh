@@ -6,7 +6,7 @@
 #
 # requires: qemu-img qemu-io python3 dd mkfifo
 # timeout: 300
-# once: 6.12
+# once: 6.1
 . "$(dirname "$0")/../lib.sh"
 . "$TESTS/lib/features.sh"
 

@@ -29,7 +29,8 @@ struct meta {
 
 /**
  * meta_open - for writing, with QEMU's locks of a writer
- * @name as of blk_img_name_file(), by -f and --image-opts.  A dirty image is repaired, as QEMU does when it opens one.
+ * @name as of blk_img_name_file(), by -f and --image-opts.  A dirty image is
+ * repaired, as QEMU does when it opens one.
  */
 int meta_open(const struct image_run *r, const char *name, struct meta *m,
 	      struct blk_error *e);

@@ -6,19 +6,7 @@
 # requires: qemu-img qemu-io jq
 . "$(dirname "$0")/lib.sh"
 
-SIZE=20M
-
-qemu-img create -q -f raw disk.raw $SIZE
-qemu-io -f raw -c 'write -P 1 0 64k' -c 'write -P 2 100k 300k' \
-	-c 'write -P 3 5M 1M' -c 'write -P 4 10000k 7k' -c 'write -P 5 19M 1M' \
-	disk.raw >/dev/null
-{ seq 200000; head -c 300000 /dev/urandom; } |
-	dd of=disk.raw bs=64k seek=100 conv=notrunc status=none
-qemu-img create -q -f raw below.raw $SIZE
-qemu-io -f raw -c 'write -P 0x77 1M 15M' below.raw >/dev/null
-qemu-img create -q -f qcow2 -b below.raw -F raw top.qcow2
-qemu-io -f qcow2 -c 'write -P 8 3M 100k' -c 'write -z 6M 1M' -c 'write -P 9 12M 5k' \
-	top.qcow2 >/dev/null
+make_sources
 
 clusters() { qemu-img check --output json copy | jq '."allocated-clusters"'; }
 for p in metadata falloc full; do

@@ -118,6 +118,23 @@ requires() {
 
 # --- images -----------------------------------------------------------------------
 
+# make_sources: disk.raw, with data that compresses and data that does not, and
+# top.qcow2 over below.raw; each of $SIZE
+make_sources() {
+	SIZE=20M
+	qemu-img create -q -f raw disk.raw $SIZE
+	qemu-io -f raw -c 'write -P 1 0 64k' -c 'write -P 2 100k 300k' \
+		-c 'write -P 3 5M 1M' -c 'write -P 4 10000k 7k' -c 'write -P 5 19M 1M' \
+		disk.raw >/dev/null
+	{ seq 200000; head -c 300000 /dev/urandom; } |
+		dd of=disk.raw bs=64k seek=100 conv=notrunc status=none
+	qemu-img create -q -f raw below.raw $SIZE
+	qemu-io -f raw -c 'write -P 0x77 1M 15M' below.raw >/dev/null
+	qemu-img create -q -f qcow2 -b below.raw -F raw top.qcow2
+	qemu-io -f qcow2 -c 'write -P 8 3M 100k' -c 'write -z 6M 1M' -c 'write -P 9 12M 5k' \
+		top.qcow2 >/dev/null
+}
+
 # img VERB ...: the program under test
 img() { "$BIN/blkctl" image "$@"; }
 

@@ -93,4 +93,12 @@ many "version 2" cluster_size=4k,compat=0.10 70 0
 truncate -s 1M raw
 fails_with 63 "raw" img check -f raw raw
 fails_with 1 "no image" img check none.qcow2
+# Node options are those of the other verbs.
+make
+t "--image-opts" img check --image-opts driver=qcow2,file.filename=a.qcow2
+fails_with 1 "a driver that is not here" \
+	img check --image-opts driver=vmdk,file.filename=a.qcow2
+fails_with 1 "an option that is not known" \
+	img check --image-opts driver=qcow2,file.filename=a.qcow2,foo=1
+
 done_testing

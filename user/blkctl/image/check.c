@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/be.h"
+#include "base/cleanup.h"
 #include "fmt/qcow2_audit.h"
 #include "image/image.h"
 #include "io/file.h"
@@ -109,30 +110,6 @@ static int open_file(struct check *c, struct blk_error *e)
 	if (ret || flags & BLK_IMG_NO_LOCK)
 		return ret;
 	return blk_lock_offline(c->f->fd, c->name, write, e);
-}
-
-/* "driver=qcow2,file.filename=PATH" */
-static int parse_name(struct check *c, json_t *o, const char **format,
-		      struct blk_error *e)
-{
-	int ret;
-
-	c->name = c->a->file;
-	*format = c->r->common->format;
-	if (!c->r->common->image_opts)
-		return 0;
-	ret = image_keyval(c->a->file, NULL, o, e);
-	if (ret < 0)
-		return ret;
-	c->name = image_key_str(o, "file.filename");
-	if (!c->name)
-		c->name = image_key_str(o, "filename");
-	*format = image_key_str(o, "driver");
-	if (!c->name)
-		return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
-				     "'%s' names no file: file.filename=FILE",
-				     c->a->file);
-	return 0;
 }
 
 static int is_qcow2(struct check *c, const char *format, struct blk_error *e)
@@ -373,12 +350,14 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 	const struct check_args *a = args;
 	struct image_run r;
 	struct check c = { .r = &r, .a = a };
-	json_auto_t *o = json_object();
-	const char *format;
+	const char *format = a->common.format;
+	char *name blk_auto_free = NULL;
 	int ret = image_begin(cli, &a->common, &r, e);
 
 	if (!ret)
-		ret = parse_name(&c, o, &format, e);
+		ret = blk_img_name_file(a->file, a->common.image_opts, &format,
+					&name, e);
+	c.name = name;
 	if (!ret)
 		ret = work(&c, format, e);
 	blk_audit_clear(&c.found);

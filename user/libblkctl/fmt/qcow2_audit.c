@@ -240,6 +240,8 @@ int blk_qcow2_audit(struct blk_qcow2 *q, unsigned int threads,
 	blk_guard_mutex(&q->lock);
 	ret = audit_run(&a, threads);
 	audit_free(&a);
+	if (ret < 0)
+		blk_audit_clear(out);
 	return ret;
 }
 

@@ -85,7 +85,7 @@ int blk_qcow2_open_damaged(struct blk_file *file, struct blk_qcow2 **out,
  * blk_qcow2_audit - check everything; nothing is written
  * @threads: 0: as many as make sense
  * Return: 0 with @out, however damaged the image is; -ECANCELED; or an error
- * that made the check impossible.
+ * that made the check impossible, with nothing in @out.
  */
 int blk_qcow2_audit(struct blk_qcow2 *q, unsigned int threads,
 		    const struct blk_audit_watch *watch, struct blk_audit *out,

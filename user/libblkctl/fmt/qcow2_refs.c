@@ -134,11 +134,12 @@ int blk_refs_add(struct blk_refs *r, uint64_t cluster, uint64_t by)
 static bool add_small(struct blk_refs_page *p, uint32_t i, uint32_t n,
 		      uint64_t by)
 {
-	uint8_t *c = p->u8 + i;
 	uint8_t most = 0;
+	uint8_t *c;
 
 	if (!p->mem || p->order || by > UINT8_MAX)
 		return false;
+	c = p->u8 + i;
 	for (uint32_t k = 0; k < n; k++)
 		most = BLK_MAX(most, c[k]);
 	if (most + by > UINT8_MAX)

@@ -25,6 +25,13 @@ write() {
 # ended SEEK: waits for it
 ended() { echo "until [ -s $dir/rc.$1 ]; do sleep 0.1; done"; }
 
+# One write has a cluster and waits below, however slow the machine is to begin it.
+begun() {
+	echo "until [ \$(awk '{ print \$2 }' /sys/block/\$(basename" \
+		"\$(readlink -f /dev/mapper/disk))/inflight) -gt 0 ];" \
+		"do sleep 0.1; done; sleep 1"
+}
+
 # The table below is another one when what waits there goes on.
 below() { echo "dmsetup load low --table '0 $sectors $1' && dmsetup resume low"; }
 
@@ -35,7 +42,7 @@ dmsetup create low --table "0 $sectors linear $disk 0" || bail "the disk below"
 t "an image on it" qemu-img create -q -f qcow2 $low 512M
 t "takes stock while a write fails" steps "attach disk $low" \
 	"sh dd if=/dev/zero of=/dev/mapper/disk bs=64k count=1 oflag=direct conv=fsync status=none" \
-	abandon "sh $hold" "sh $(write 1)" "sleep 4000" take \
+	abandon "sh $hold" "sh $(write 1)" "sh $(begun)" take \
 	"sh $(below error)" "sh $(ended 1)" \
 	"sh $hold; $(below "linear $disk 0")" "sh $(write 2)" "sleep 1500" \
 	"sh test ! -e $dir/rc.2 || echo it was written" take grant "sh $(ended 2)"
@@ -50,7 +57,7 @@ t "the image is clean" clean $low
 # barrier that only the first is waited for.
 t "takes stock while another write could join" steps "attach disk $low" \
 	"sh dd if=/dev/zero of=/dev/mapper/disk bs=64k count=1 oflag=direct conv=fsync status=none" \
-	abandon "sh $hold" "sh $(write 160 4k)" "sleep 4000" take \
+	abandon "sh $hold" "sh $(write 160 4k)" "sh $(begun)" take \
 	"sh $(write 161 4k)" "sleep 4000" "sh $(below error)" "sh $(ended 160)" \
 	"sh $hold; $(below "linear $disk 0")" "sleep 1500" \
 	"sh test ! -e $dir/rc.161 || echo it was written" take grant "sh $(ended 161)"

@@ -241,14 +241,21 @@ group_daemon() {
 	scripts daemon
 }
 
-# A fuzzer's corpus is kept from run to run; its seeds are in the tree.
+# Asked for a time, a fuzzer goes on from the corpus that it keeps; else it takes
+# the same way from the seeds in the tree each time, as far as it gets.
 fuzz() {
-	local name=$1 corpus seeds=()
+	local name=$1 corpus how=(-seed=1) seeds=()
 	[ ! -d "tests/fuzz/$name.seeds" ] || seeds=("tests/fuzz/$name.seeds")
-	corpus=${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow/corpus/$name
+	corpus=$out/fuzz/$name.corpus
+	rm -rf "$corpus"
+	if [ -n "${FUZZ_SECONDS-}" ]; then
+		corpus=${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow/corpus/$name
+		how=()
+	fi
 	mkdir -p "$corpus" "$out/fuzz"
-	build/user/clang-san/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-12}" \
-		-timeout=10 -rss_limit_mb=4096 -artifact_prefix="$out/fuzz/$name-" \
+	build/user/clang-san/fuzz/"$name" "${how[@]}" \
+		-max_total_time="${FUZZ_SECONDS:-12}" -timeout=10 \
+		-rss_limit_mb=4096 -artifact_prefix="$out/fuzz/$name-" \
 		-verbosity=0 -print_final_stats=1 "$corpus" "${seeds[@]}"
 }
 

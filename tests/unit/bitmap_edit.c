@@ -14,6 +14,10 @@ static int act(struct blk_qcow2 *q, char what, struct blk_error *e)
 		{ .what = BLK_BITMAP_DISABLE },
 	}, gone = { .what = BLK_BITMAP_REMOVE },
 	clear = { .what = BLK_BITMAP_CLEAR };
+	static const struct dm_qcow_run runs[] = {
+		{ .offset = 600 << 10, .length = 5000 },
+		{ .offset = 1 << 20, .length = 1 << 20 },
+	};
 
 	switch (what) {
 	case 'a':
@@ -22,6 +26,8 @@ static int act(struct blk_qcow2 *q, char what, struct blk_error *e)
 		return blk_qcow2_bitmaps_change(q, "one", merge, 2, e);
 	case 'c':
 		return blk_qcow2_bitmaps_change(q, "one", &clear, 1, e);
+	case 'w':
+		return blk_qcow2_bitmaps_record(q, runs, 2, e);
 	default:
 		return blk_qcow2_bitmaps_change(q, "one", &gone, 1, e) ?:
 			blk_qcow2_bitmaps_change(q, "two", &gone, 1, e);
@@ -87,7 +93,7 @@ static void test_cuts(char what, const char *opts, unsigned int step)
 int main(void)
 {
 	img_start_fast();
-	for (const char *what = "amcr"; *what; what++) {
+	for (const char *what = "amcwr"; *what; what++) {
 		test_cuts(*what, "", 1);
 		test_cuts(*what, "-o cluster_size=512", 2);
 	}

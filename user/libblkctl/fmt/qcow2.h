@@ -193,6 +193,18 @@ int blk_qcow2_bitmaps_change(struct blk_qcow2 *q, const char *name,
 			     const struct blk_qcow2_bitmap_change *c, size_t n,
 			     struct blk_error *e);
 
+/**
+ * blk_qcow2_bitmaps_record - bits of every bitmap that records, durably
+ * @runs: bytes of the disk that will be written to, none behind its end; their
+ *        flags mean nothing
+ * For who writes with bitmaps that record and cannot tell them as he goes:
+ * bits too many are harmless, one too few is not.  As blk_qcow2_bitmaps_change;
+ * bitmaps that are in use or do not record stay as they are.
+ */
+int blk_qcow2_bitmaps_record(struct blk_qcow2 *q,
+			     const struct dm_qcow_run *runs, size_t n,
+			     struct blk_error *e);
+
 /* Bytes that copies of all persistent bitmaps take in clusters of that size */
 int blk_qcow2_bitmaps_size(struct blk_qcow2 *q, uint64_t cluster_size,
 			   uint64_t *bytes, struct blk_error *e);

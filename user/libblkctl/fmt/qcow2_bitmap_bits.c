@@ -172,6 +172,13 @@ static int set_bits(struct blk_qcow2 *q, struct blk_bm *b, uint64_t from,
 	return 0;
 }
 
+int blk_bm_record(struct blk_qcow2 *q, struct blk_bm *b, uint64_t off,
+		  uint64_t len)
+{
+	return set_bits(q, b, off >> b->granularity_bits,
+			((off + len - 1) >> b->granularity_bits) + 1);
+}
+
 /* The first bit from @i on that is @on, or @end */
 static uint64_t next_bit(const uint8_t *p, uint64_t i, uint64_t end, bool on)
 {
@@ -195,8 +202,7 @@ static int merge_run(struct blk_qcow2 *q, struct blk_bm *t,
 	uint64_t lo = from << f->granularity_bits;
 	uint64_t hi = BLK_MIN(to << f->granularity_bits, q->h.size);
 
-	return set_bits(q, t, lo >> t->granularity_bits,
-			((hi - 1) >> t->granularity_bits) + 1);
+	return blk_bm_record(q, t, lo, hi - lo);
 }
 
 static int merge_cluster(struct blk_qcow2 *q, struct blk_bm *t,

@@ -547,15 +547,20 @@ static int write_all(struct bm_edit *x)
 	return ret ? ret : rc;
 }
 
-static int begin(struct bm_edit *x, const char *name)
+static int check_name(const char *name, struct blk_error *e)
+{
+	if (*name && strlen(name) <= BLK_BITMAP_MAX_NAME)
+		return 0;
+	return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+			     "the name of a bitmap has 1 to %u bytes",
+			     BLK_BITMAP_MAX_NAME);
+}
+
+static int begin(struct bm_edit *x)
 {
 	struct blk_qcow2 *q = x->q;
 	int ret;
 
-	if (!*name || strlen(name) > BLK_BITMAP_MAX_NAME)
-		return blk_error_set(x->e, BLK_ERR_USAGE, EINVAL,
-				     "the name of a bitmap has 1 to %u bytes",
-				     BLK_BITMAP_MAX_NAME);
 	if (q->h.version < 3)
 		return blk_error_set(x->e, BLK_ERR_FAILED, EOPNOTSUPP,
 				     "'%s' is of version 2 (compat=0.10), which has no bitmaps",
@@ -569,6 +574,17 @@ static int begin(struct bm_edit *x, const char *name)
 	return ret ? ret : blk_walk_bitmap_dir(q, load_one, x, x->e);
 }
 
+static int end(struct bm_edit *x, int ret)
+{
+	if (!ret && x->changed)
+		ret = write_all(x);
+	free_list(x->bm, x->n);
+	free_list(x->gone, x->n_gone);
+	free(x->got.run);
+	free(x->freed.run);
+	return ret;
+}
+
 int blk_qcow2_bitmaps_change(struct blk_qcow2 *q, const char *name,
 			     const struct blk_qcow2_bitmap_change *c, size_t n,
 			     struct blk_error *e)
@@ -577,14 +593,40 @@ int blk_qcow2_bitmaps_change(struct blk_qcow2 *q, const char *name,
 	int ret;
 
 	blk_guard_mutex(&q->lock);
-	ret = begin(&x, name);
+	ret = check_name(name, e);
+	if (!ret)
+		ret = begin(&x);
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = apply(&x, name, &c[i]);
-	if (!ret && x.changed)
-		ret = write_all(&x);
-	free_list(x.bm, x.n);
-	free_list(x.gone, x.n_gone);
-	free(x.got.run);
-	free(x.freed.run);
-	return ret;
+	return end(&x, ret);
+}
+
+static int record(struct bm_edit *x, struct blk_bm *b,
+		  const struct dm_qcow_run *runs, size_t n)
+{
+	int ret = blk_bm_load(x->q, b, x->e);
+
+	if (ret < 0)
+		return ret;
+	x->changed = true;
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = blk_bm_record(x->q, b, runs[i].offset, runs[i].length);
+	return ret ? blk_q_io_error(x->q, x->e, ret, "read a bitmap") : 0;
+}
+
+int blk_qcow2_bitmaps_record(struct blk_qcow2 *q,
+			     const struct dm_qcow_run *runs, size_t n,
+			     struct blk_error *e)
+{
+	struct bm_edit x = { .q = q, .e = e };
+	int ret = 0;
+
+	blk_guard_mutex(&q->lock);
+	if (n && blk_q_has_bitmaps(q))
+		ret = begin(&x);
+	for (size_t i = 0; i < x.n && !ret; i++)
+		if ((x.bm[i].flags & (BLK_BITMAP_AUTO | BLK_BITMAP_IN_USE)) ==
+		    BLK_BITMAP_AUTO)
+			ret = record(&x, &x.bm[i], runs, n);
+	return end(&x, ret);
 }

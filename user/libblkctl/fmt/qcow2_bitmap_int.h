@@ -46,6 +46,9 @@ void blk_bm_clear(struct blk_bm *b);
  */
 int blk_bm_merge(struct blk_qcow2 *q, struct blk_bm *to, struct blk_qcow2 *fq,
 		 const struct blk_bm *from, struct blk_error *e);
+/* Sets what stands for bytes of the disk, @len of them, within its end. */
+int blk_bm_record(struct blk_qcow2 *q, struct blk_bm *b, uint64_t off,
+		  uint64_t len);
 /* Is nothing set in a cluster of bits? */
 bool blk_bm_is_zero(const uint8_t *data, uint64_t len);
 

@@ -39,6 +39,10 @@ struct blk_img;
 						 * nothing below: there will be */
 #define BLK_IMG_SHARED		(1U << 7)	/* blk_extent.shared is wanted,
 						 * at a look at each refcount */
+#define BLK_IMG_RECORDED	(1U << 8)	/* bitmaps that record need not
+						 * know of writes: the disk
+						 * reads as before, or see
+						 * blk_qcow2_bitmaps_record() */
 
 /**
  * blk_img_open - open an image, and those below it

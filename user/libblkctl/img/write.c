@@ -26,7 +26,8 @@ static int begin(struct blk_img *m, struct blk_error *e)
 	if (m->remap || !m->q)
 		return 0;
 	ret = blk_qcow2_repair(m->q, &repaired, e);
-	if (!ret)	/* nothing here tells bitmaps what is written */
+	/* nothing here tells bitmaps what is written */
+	if (!ret && !(m->flags & BLK_IMG_RECORDED))
 		ret = blk_qcow2_bitmaps_begin(m->q, false, e);
 	if (!ret)
 		ret = blk_remap_open(m->q, m->data ? m->data : m->file,

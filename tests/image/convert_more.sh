@@ -4,25 +4,8 @@
 # convert: persistent bitmaps, what cannot be read, targets that are there
 # already, copies by the host, and a limit of the rate.
 #
-# requires: qemu-img qemu-io jq
+# requires: qemu-img qemu-io qemu-nbd jq
 . "$(dirname "$0")/lib.sh"
-
-# bits FILE BITMAP: what is dirty, as QEMU's NBD server says
-bits() {
-	local sock=$PWD/nbd.sock pid i
-	qemu-nbd -r -f qcow2 -B "$2" -k "$sock" "$1" 2>/dev/null &
-	pid=$!
-	for ((i = 0; i < 100; i++)); do
-		[ ! -S "$sock" ] || break
-		sleep 0.05
-	done
-	qemu-img map --output json --image-opts \
-		"driver=nbd,server.type=unix,server.path=$sock,x-dirty-bitmap=qemu:dirty-bitmap:$2" |
-		jq -c '[.[] | select(.data == false) | [.start, .length]]'
-	kill "$pid" 2>/dev/null
-	wait "$pid" 2>/dev/null
-	rm -f "$sock"
-}
 
 flags() {
 	qemu-img info --output json "$1" 2>/dev/null |

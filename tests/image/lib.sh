@@ -197,3 +197,20 @@ requires $(sed -n 's/^# requires: *//p' "$0")
 # $output is for the tests
 export output=
 mkdir "$tmp/dir" && cd "$tmp/dir" || exit 1
+
+# bits FILE BITMAP: what is dirty, as QEMU's NBD server says
+bits() {
+	local sock=$PWD/nbd.sock pid i
+	qemu-nbd -r -f qcow2 -B "$2" -k "$sock" "$1" 2>/dev/null &
+	pid=$!
+	for ((i = 0; i < 100; i++)); do
+		[ ! -S "$sock" ] || break
+		sleep 0.05
+	done
+	qemu-img map --output json --image-opts \
+		"driver=nbd,server.type=unix,server.path=$sock,x-dirty-bitmap=qemu:dirty-bitmap:$2" |
+		jq -c '[.[] | select(.data == false) | [.start, .length]]'
+	kill "$pid" 2>/dev/null
+	wait "$pid" 2>/dev/null
+	rm -f "$sock"
+}

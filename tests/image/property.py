@@ -432,11 +432,24 @@ class World:
         tool = self.tool() if not between else "blkctl"
         if not self.verb(tool, "commit", "-q", *args, *m.opts()):
             return [m, b]
-        n, tail = m.size, b.content[m.size:]
-        b.content = bytearray(m.content) + tail
+        n, old = m.size, b.content
+        b.content = bytearray(m.content) + old[n:]
         assert b.size >= n
+        self.dirty_by_commit(b, old)
         self.below_changed(b, keep=m)
         return [m, b]
+
+    def dirty_by_commit(self, b, old):
+        """What it has changed; what it has written, with the same, may be."""
+        now = b.read_dirty() if b.bitmaps else {}
+        for name, (g, dirty) in b.bitmaps.items():
+            if self.recording[b.name, name]:
+                must = dirty | {at // g for at in range(0, b.size, 512)
+                                if old[at:at + 512] != b.content[at:at + 512]}
+                if not must <= now[name][1]:
+                    raise Failed("%s: '%s' does not know of %s" % (
+                        b.name, name, sorted(must - now[name][1])[:20]))
+                b.bitmaps[name] = g, set(now[name][1])
 
     # --- the whole image ------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 # rebase: the disk stays what it was, above another image; -u changes the
 # header alone.
 #
-# requires: qemu-img qemu-io jq
+# requires: qemu-img qemu-io qemu-nbd jq
 . "$(dirname "$0")/lib.sh"
 
 qemu-img create -q -f raw one 4M
@@ -67,6 +67,16 @@ make "-o data_file=a.data"
 fails_with 1 "-c with a data file" img rebase -c -b "" a.qcow2
 t "the same disk" same -f qcow2 -F raw a.qcow2 want.raw
 
+make ""
+# a bitmap that records: the disk does not change, so neither does it
+make "-o extended_l2=on"
+qemu-img bitmap --add -g 4k a.qcow2 kept
+qemu-io -f qcow2 -c 'write -P 5 4M 5k' a.qcow2 >/dev/null
+qemu-img convert -f qcow2 -O raw a.qcow2 want.raw
+t "with a bitmap that records" img rebase -q -b two -F raw a.qcow2
+t "the same disk" same -f qcow2 -F raw a.qcow2 want.raw
+is "$(bits a.qcow2 kept)" "[[4194304,8192]]" "it knows of the write before, alone"
+t "clean" clean a.qcow2
 make ""
 cp one moved
 t "unsafe" img rebase -q -u -b moved -F raw a.qcow2

@@ -2,14 +2,16 @@
 /*
  * blkctl image commit: what an image has goes into one below it.
  *
- * Owns the order: the image below is large enough, then has all of the data,
- * durably; only then the image above is emptied.
+ * Owns the order: the image below is large enough, its bitmaps that record
+ * know what comes, then it has all of the data, durably; only then the image
+ * above is emptied.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/be.h"
+#include "base/cleanup.h"
 #include "image/image.h"
 #include "io/lock.h"
 
@@ -115,7 +117,7 @@ static int lock_between(struct commit *c, struct blk_error *e)
 
 static unsigned int write_flags(const struct commit *c)
 {
-	return BLK_IMG_WRITE |
+	return BLK_IMG_WRITE | BLK_IMG_RECORDED |
 		(image_cache_flags(c->a->common.cache, "writeback") &
 		 ~BLK_IMG_UNSAFE);
 }
@@ -180,24 +182,91 @@ static int copy_extent(struct commit *c, const struct blk_extent *x,
 	return ret ? ret : image_rate_wait(&c->rate, x->len, e);
 }
 
+/* The next piece of the disk, and whether images above the base map it */
+static int next(struct commit *c, uint64_t off, uint64_t most,
+		struct blk_extent *x, bool *mapped, struct blk_error *e)
+{
+	int ret = blk_img_map(c->view, off, most, x, e);
+
+	*mapped = !ret && x->layer < c->depth && x->kind != BLK_EXT_HOLE;
+	return ret ? ret : image_interrupted(e);
+}
+
 /* Everything that images above the base map */
 static int copy(struct commit *c, struct blk_error *e)
 {
 	uint64_t size = blk_img_size(c->view);
 	struct blk_extent x = { .len = 0 };
+	bool mapped;
 	int ret = 0;
 
 	image_progress_start(c->r, size);
 	for (uint64_t off = 0; off < size && !ret; off += x.len) {
-		ret = blk_img_map(c->view, off, BLK_MIN(size - off, CHUNK),
-				  &x, e);
-		if (!ret && x.layer < c->depth && x.kind != BLK_EXT_HOLE)
+		ret = next(c, off, BLK_MIN(size - off, CHUNK), &x, &mapped, e);
+		if (!ret && mapped)
 			ret = copy_extent(c, &x, e);
-		if (!ret)
-			ret = image_interrupted(e);
 		image_progress_add(c->r, x.len);
 	}
 	return ret ? ret : blk_img_flush(c->base, e);
+}
+
+static int add_run(struct dm_qcow_run **runs, size_t *n,
+		   const struct blk_extent *x)
+{
+	struct dm_qcow_run *last = *n ? &(*runs)[*n - 1] : NULL, *p;
+
+	if (last && last->offset + last->length == x->off) {
+		last->length += x->len;
+		return 0;
+	}
+	if (!(*n & (*n - 1))) {	/* room for twice as many */
+		p = realloc(*runs, BLK_MAX(*n * 2, 1U) * sizeof(*p));
+		if (!p)
+			return -ENOMEM;
+		*runs = p;
+	}
+	(*runs)[(*n)++] = (struct dm_qcow_run){
+		.offset = x->off, .length = x->len,
+	};
+	return 0;
+}
+
+static bool base_records(struct commit *c, int *ret, struct blk_error *e)
+{
+	struct blk_qcow2 *q = blk_img_qcow2(c->base);
+	struct blk_qcow2_bitmap *b = NULL;
+	bool records = false;
+	size_t n = 0;
+
+	*ret = q ? blk_qcow2_bitmaps_list(q, &b, &n, e) : 0;
+	for (size_t i = 0; i < n; i++)
+		records |= b[i].recording && !b[i].in_use;
+	blk_qcow2_bitmaps_free(b, n);
+	return records;
+}
+
+/* The bitmaps of the base must know what is written to it, before it is. */
+static int record(struct commit *c, struct blk_error *e)
+{
+	uint64_t size = blk_img_size(c->view);
+	struct dm_qcow_run *runs blk_auto_free = NULL;
+	struct blk_extent x = { .len = 0 };
+	bool mapped, repaired;
+	size_t n = 0;
+	int ret;
+
+	if (!base_records(c, &ret, e))
+		return ret;
+	for (uint64_t off = 0; off < size && !ret; off += x.len) {
+		ret = next(c, off, size - off, &x, &mapped, e);
+		if (!ret && mapped && add_run(&runs, &n, &x))
+			ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
+					    "out of memory");
+	}
+	if (!ret)
+		ret = blk_qcow2_repair(blk_img_qcow2(c->base), &repaired, e);
+	return ret ? ret : blk_qcow2_bitmaps_record(blk_img_qcow2(c->base),
+						    runs, n, e);
 }
 
 /* Its clusters are free then, and its file as small as it can be. */
@@ -247,6 +316,8 @@ static int work(struct commit *c, struct blk_error *e)
 	if (!ret && posix_memalign((void **)&c->buf, 4096, CHUNK))
 		ret = blk_error_set(e, BLK_ERR_FAILED, ENOMEM,
 				    "out of memory");
+	if (!ret)
+		ret = record(c, e);
 	if (!ret)
 		ret = copy(c, e);
 	if (!ret && will_empty(c))

@@ -278,6 +278,7 @@ static int rebase_safe(struct image_run *r, const struct rebase_args *a,
 		       struct blk_error *e)
 {
 	unsigned int flags = BLK_IMG_WRITE | BLK_IMG_MAP_ZEROES |
+		BLK_IMG_RECORDED |	/* the disk reads as before */
 		image_cache_flags(a->common.cache, "writeback");
 	struct rebase b = { .r = r };
 	int ret = image_open(r, a->file, flags & ~BLK_IMG_UNSAFE, &b.top, e);

@@ -301,7 +301,7 @@ static char *target_name(struct job *j)
 
 static int open_target(struct job *j, struct blk_error *e)
 {
-	unsigned int flags = BLK_IMG_WRITE |
+	unsigned int flags = BLK_IMG_WRITE | BLK_IMG_RECORDED |
 		image_cache_flags(j->a->common.cache, "unsafe");
 	char *name = j->a->target_opts ? strdup(j->path) : target_name(j);
 	int rc;
@@ -386,6 +386,17 @@ static int set_up(struct job *j, struct blk_error *e)
 	return image_rate_start(&j->rate, a->rate, e);
 }
 
+/* Bitmaps of a target that was there must know what is written, before it is. */
+static int record(struct job *j, struct blk_error *e)
+{
+	const struct dm_qcow_run all = { .length = j->copy.total };
+	struct blk_qcow2 *q = blk_img_qcow2(j->target);
+	bool repaired;
+	int rc = blk_qcow2_repair(q, &repaired, e);
+
+	return rc ? rc : blk_qcow2_bitmaps_record(q, &all, !!all.length, e);
+}
+
 static int copy(struct job *j, struct blk_error *e)
 {
 	struct blk_build *b = NULL;
@@ -393,7 +404,9 @@ static int copy(struct job *j, struct blk_error *e)
 
 	if (j->qcow2) {
 		set_up_qcow2(j);
-		if (!j->copy.over)
+		if (j->copy.over)
+			rc = record(j, e);
+		else
 			rc = blk_build_open(j->target, &b, e);
 		j->copy.build = b;
 	} else {

@@ -16,18 +16,17 @@
 
 #define TARGETS_MAX 4
 
-static volatile sig_atomic_t ended_by;
+static atomic_int ended_by;
 static atomic_bool progress_asked;
 static char *targets[TARGETS_MAX];
 static volatile sig_atomic_t ntargets;
 
 static void on_end(int sig)
 {
-	if (ended_by) {
+	if (atomic_exchange(&ended_by, sig)) {
 		image_targets_remove();
 		_exit(128 + sig);
 	}
-	ended_by = sig;
 }
 
 static void on_usr1(int sig)

@@ -157,6 +157,26 @@ unsigned int image_flags(const struct image_run *r, bool write)
 				  c->source_cache, "writeback");
 }
 
+int image_open_as(struct image_run *r, const char *name, const char *format,
+		  unsigned int flags, struct blk_img **out,
+		  struct blk_error *e)
+{
+	char in[IMAGE_STDIN_NAME];
+	int rc;
+
+	if (!r->common->image_opts && image_is_stream(name)) {
+		if (flags & BLK_IMG_WRITE)
+			return blk_error_set(e, BLK_ERR_USAGE, EINVAL,
+					     "'-' is standard input, which cannot be changed");
+		rc = image_stdin(in, e);
+		if (rc)
+			return rc;
+		name = in;
+	}
+	return blk_img_open(name, r->common->image_opts, format, flags,
+			    r->secrets, out, e);
+}
+
 bool image_is_human(const struct image_run *r)
 {
 	return !r->common->quiet && !r->cli->json;

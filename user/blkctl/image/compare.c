@@ -334,9 +334,8 @@ static int open_both(struct compare *c, const struct compare_args *a,
 
 	rc = image_open(c->r, a->first, flags, &c->m[0], e);
 	if (!rc)
-		rc = blk_img_open(a->second, a->common.image_opts,
-				  a->second_format, flags, c->r->secrets,
-				  &c->m[1], e);
+		rc = image_open_as(c->r, a->second, a->second_format, flags,
+				   &c->m[1], e);
 	if (rc) {
 		c->r->cli->exit_code = 2;
 		return rc;

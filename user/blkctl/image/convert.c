@@ -103,6 +103,7 @@ struct job {
 	const struct convert_args *a;
 	const char *path;		/* of the target */
 	bool qcow2;
+	bool to_stdout;
 	json_t *options;
 	struct blk_img **src;
 	size_t n_src;
@@ -130,6 +131,9 @@ static const char *clash(const struct job *j)
 
 	if (a->files.n < 2)
 		return "a source and a target are needed";
+	if (j->to_stdout && (j->qcow2 || a->no_create || a->options.n ||
+			     a->offload || a->salvage))
+		return "a target of '-' is the raw disk: not with -O qcow2, -n, -o, -C or --salvage";
 	if (a->backing && (!j->qcow2 || a->files.n != 2))
 		return "-B is for one source and a qcow2 target";
 	if (a->backing && !a->backing_format)
@@ -431,6 +435,31 @@ static int copy(struct job *j, struct blk_error *e)
 	return rc;
 }
 
+static int to_stdout(struct job *j, struct blk_error *e)
+{
+	int fd, rc = image_stdout(j->r, &fd, e);
+
+	if (rc)
+		return rc;
+	image_progress_start(j->r, j->copy.total);
+	for (size_t i = 0; i < j->n_src && !rc; i++)
+		rc = image_stdout_write(j->r, fd, j->src[i], 0,
+					blk_img_size(j->src[i]), &j->rate, e);
+	if (!rc)
+		image_progress_end(j->r);
+	close(fd);
+	return rc;
+}
+
+static int to_target(struct job *j, struct blk_error *e)
+{
+	int rc = make_target(j, e);
+
+	if (!rc)
+		rc = open_target(j, e);
+	return rc ? rc : copy(j, e);
+}
+
 static int convert(struct job *j, struct blk_error *e)
 {
 	size_t i;
@@ -443,11 +472,7 @@ static int convert(struct job *j, struct blk_error *e)
 	if (!rc)
 		rc = set_up(j, e);
 	if (!rc)
-		rc = make_target(j, e);
-	if (!rc)
-		rc = open_target(j, e);
-	if (!rc)
-		rc = copy(j, e);
+		rc = j->to_stdout ? to_stdout(j, e) : to_target(j, e);
 	closed = blk_img_close(j->target, rc ? NULL : e);
 	for (i = 0; i < j->n_src; i++)
 		blk_img_close(j->src[i], NULL);
@@ -467,6 +492,7 @@ static int run(struct cli *cli, const void *args, struct blk_error *e)
 
 	if (image_keys_help(&a->options, keys))
 		return 0;
+	j.to_stdout = !a->target_opts && image_is_stream(j.path);
 	rc = image_begin(cli, &a->common, &r, e);
 	if (!rc)
 		rc = image_keys(&a->options, keys, format, &j.options, e);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/be.h"
 #include "image/create.h"
@@ -34,7 +35,7 @@ static const struct opt dd_opts[] = {
 	IMAGE_OPT_PROGRESS(struct dd_args, common),
 	IMAGE_OPT_OUTPUT(struct dd_args, common),
 	{ OPT_ARGS, 0, "OPERAND", NULL,
-	  "if=FILE of=FILE [bs=SIZE] [count=N] [skip=N]",
+	  "if=FILE of=FILE [bs=SIZE] [count=N] [skip=N]; -: stdin, stdout",
 	  .complete = OPT_COMPLETE_FILE,
 	  .offset = offsetof(struct dd_args, operands) },
 	{}
@@ -117,7 +118,7 @@ static int open_source(struct dd *d, struct blk_error *e)
 
 	if (rc)
 		return rc;
-	if (is_source(d))
+	if (!image_is_stream(d->out) && is_source(d))
 		return blk_error_set(e, BLK_ERR_FAILED, EINVAL,
 				     "'%s' cannot be both source and target",
 				     d->out);
@@ -194,9 +195,32 @@ static int copy(struct dd *d, struct blk_error *e)
 	return rc;
 }
 
+static int to_stdout(struct dd *d, struct blk_error *e)
+{
+	int fd, rc;
+
+	if (strcmp(d->format, "raw"))
+		return usage(e, "of=- is the raw disk: not with -O qcow2");
+	rc = image_stdout(d->r, &fd, e);
+	if (rc)
+		return rc;
+	image_progress_start(d->r, d->len);
+	rc = image_stdout_write(d->r, fd, d->src, d->from, d->len, NULL, e);
+	if (!rc)
+		image_progress_end(d->r);
+	close(fd);
+	return rc;
+}
+
 static int dd(struct dd *d, struct blk_error *e)
 {
 	int rc = open_source(d, e), closed;
+
+	if (image_is_stream(d->out)) {
+		rc = rc ? rc : to_stdout(d, e);
+		blk_img_close(d->src, NULL);
+		return rc;
+	}
 
 	if (!rc)
 		rc = make_target(d, e);

@@ -115,13 +115,19 @@ bool image_cache_through(const char *mode);
 /* BLK_IMG_* of -U, -t */
 unsigned int image_flags(const struct image_run *r, bool write);
 
-/* @name of the command line, by -f, --image-opts, -U, --object */
+/*
+ * @name of the command line, by --image-opts, -U, --object; "-": what comes
+ * from standard input, to be read.
+ */
+int image_open_as(struct image_run *r, const char *name, const char *format,
+		  unsigned int flags, struct blk_img **out,
+		  struct blk_error *e);
+/* By -f, too */
 static inline int image_open(struct image_run *r, const char *name,
 			     unsigned int flags, struct blk_img **out,
 			     struct blk_error *e)
 {
-	return blk_img_open(name, r->common->image_opts, r->common->format,
-			    flags, r->secrets, out, e);
+	return image_open_as(r, name, r->common->format, flags, out, e);
 }
 
 /* For people: not with -q, not with --json */
@@ -211,6 +217,29 @@ int image_rate_start(struct image_rate *l, const char *rate,
  * when the end is asked for, also without a limit
  */
 int image_rate_wait(struct image_rate *l, uint64_t n, struct blk_error *e);
+
+/*
+ * Standard input and output as images (stream.c)
+ */
+
+#define IMAGE_STDIN_NAME 32
+
+/* Is it "-"?  A file of that name is "./-". */
+bool image_is_stream(const char *name);
+/*
+ * The name of a file that has what comes from standard input, until the
+ * program ends; once only.
+ */
+int image_stdin(char name[IMAGE_STDIN_NAME], struct blk_error *e);
+/*
+ * A descriptor for the disk; what is printed from now on goes to standard
+ * error.  Refused on a terminal and with --json.
+ */
+int image_stdout(const struct image_run *r, int *fd, struct blk_error *e);
+/* Bytes of the disk to that descriptor; @rate may be NULL. */
+int image_stdout_write(struct image_run *r, int fd, struct blk_img *src,
+		       uint64_t off, uint64_t len, struct image_rate *rate,
+		       struct blk_error *e);
 
 /*
  * Signals (interrupt.c): SIGINT and SIGTERM ask for an end, SIGUSR1 for a line

@@ -183,6 +183,9 @@ int blk_file_open(const char *path, unsigned int flags, struct blk_file **out,
 	char *real blk_auto_free = realpath(path, NULL);
 	int fd, ret;
 
+	/* a file without a name, by its descriptor in /proc */
+	if (!real && errno == ENOENT && !access(path, F_OK))
+		real = strdup(path);
 	if (!real)
 		return open_error(path, errno, e);
 	fd = open_direct(real, flags, e);
